@@ -1,0 +1,429 @@
+//! The method table. Each method is declared here once; registration, `rpc.discover`, the reference, `terokctl`
+//! and the checks of the test suite all come from this.
+
+use crate::config::{Problem, ProjectConfig, ResolvedConfig, Scope};
+use crate::daemon::{DaemonPaths, DaemonStatus, PanicStatus, ProjectCounts};
+use crate::method::methods;
+use crate::ops::{Operation, OperationState};
+use crate::panic::PanicResult;
+use crate::project as p;
+use crate::storage as s;
+use crate::wizard::{Question, QuestionRef, ValidatedAnswer, WizardValues};
+use serde_json::{Map, Value};
+
+methods! {
+    /// Lists the valid projects, sorted by id
+    Read ListProjects "list_projects" {;} -> Vec<p::Project>, [], "{}";
+
+    /// Lists every project on disk, the valid ones apart from the broken ones
+    Read DiscoverProjects "discover_projects" {;} -> p::DiscoverResult, [], "{}";
+
+    /// Answers one project
+    Read GetProject "get_project" {
+        /// Project id
+        project_id: String;
+    } -> p::Project, [InvalidProjectId, ProjectNotFound, InvalidConfig], r#"{"project_id": "orion"}"#;
+
+    /// Reads a project's configuration afresh from disk
+    Read LoadProject "load_project" {
+        /// Project id
+        project_id: String;
+    } -> ProjectConfig, [InvalidProjectId, ProjectNotFound, InvalidConfig], r#"{"project_id": "orion"}"#;
+
+    /// Fails unless a project of that id is on disk, healthy or not
+    Read RequireProjectExists "require_project_exists" {
+        /// Project id
+        project_id: String;
+    } -> (), [InvalidProjectId, ProjectNotFound], r#"{"project_id": "orion"}"#;
+
+    /// Makes a sibling project that shares the source's gate and SSH keys
+    Mutate DeriveProject "derive_project" {
+        /// Project to start from
+        source_id: String,
+        /// Id of the new project
+        new_id: String;
+        /// Go on without SSH keys while the vault is locked
+        without_keys: bool,
+        /// What else to copy: `presets`, `snippets`
+        copy: Vec<String>,
+        /// Allow hiding a system project of the new id
+        shadow: bool
+    } -> p::Project, [InvalidProjectId, InvalidArgument, ProjectNotFound, InvalidConfig, AlreadyExists, ProjectBusy, VaultLocked, StorageError],
+        r#"{"source_id": "orion", "new_id": "orion-exp"}"#;
+
+    /// Archives a project and removes everything that is its own
+    Operation DeleteProject "delete_project" {
+        /// Project id
+        project_id: String;
+        /// Only say what would be removed
+        dry_run: bool,
+        /// Leave the project's images
+        keep_images: bool
+    } -> p::DeleteProjectResult, [InvalidProjectId, ProjectNotFound, InvalidConfig, ProjectBusy, ArchiveFailed, Panicked, PermissionDenied, StorageError, Cancelled],
+        r#"{"project_id": "orion-exp", "dry_run": true}"#;
+
+    /// Lists the projects whose gate is at that path
+    Read FindProjectsSharingGate "find_projects_sharing_gate" {
+        /// Path of a gate
+        gate_path: String;
+        /// Project to leave out
+        exclude_project: String
+    } -> Vec<(String, Option<String>)>, [InvalidArgument], r#"{"gate_path": "/home/ada/.local/share/terok/sandbox/gate/orion.git"}"#;
+
+    /// Writes a selection of agents into the project's `project.yml`
+    Mutate SetProjectImageAgents "set_project_image_agents" {
+        /// Project id
+        project_id: String,
+        /// Comma-separated agents, `-name` to exclude, or `all`
+        selection: String;
+    } -> String, [InvalidProjectId, ProjectNotFound, UnknownAgent, InvalidConfig, ProjectBusy, StorageError],
+        r#"{"project_id": "orion", "selection": "claude,codex"}"#;
+
+    /// Lists the new-project wizard's questions
+    Read Questions "questions" {;} -> Vec<Question>, [], "{}";
+
+    /// Answers the question for agents, its choices resolved
+    Read AgentsQuestion "agents_question" {;} -> Question, [], "{}";
+
+    /// Normalises and judges one answer
+    Read ValidateAnswer "validate_answer" {
+        /// Key of a question, or a whole question
+        question: QuestionRef,
+        /// What the user typed
+        raw: String;
+    } -> ValidatedAnswer, [InvalidArgument], r#"{"question": "project_id", "raw": "My Project"}"#;
+
+    /// Renders a `project.yml` from the wizard's answers without writing it
+    Read RenderProjectYaml "render_project_yaml" {
+        /// Answers by key
+        values: WizardValues;
+    } -> String, [InvalidArgument, InvalidProjectId],
+        r#"{"values": {"project_id": "orion", "security_class": "online", "base": "ubuntu", "upstream_url": "", "default_branch": "", "user_snippet": ""}}"#;
+
+    /// Writes a new `project.yml`; an existing one is left alone unless told otherwise
+    Mutate WriteProjectYaml "write_project_yaml" {
+        /// Project id
+        project_id: String,
+        /// Text of the file
+        rendered: String;
+        /// Replace an existing file
+        overwrite: bool
+    } -> String, [InvalidProjectId, InvalidArgument, ProjectBusy, StorageError, PermissionDenied],
+        r#"{"project_id": "orion", "rendered": "project:\n  id: orion\n"}"#;
+
+    /// Tells whether the project's image exists
+    Read ProjectImageExists "project_image_exists" {
+        /// Project id
+        project_id: String;
+    } -> bool, [InvalidProjectId, ProjectNotFound, PodmanUnavailable], r#"{"project_id": "orion"}"#;
+
+    /// Lists terok's images
+    Read ListImages "list_images" {;
+        /// Only images of this project
+        project_id: String
+    } -> Vec<s::ImageInfo>, [InvalidProjectId, ProjectNotFound, PodmanUnavailable], "{}";
+
+    /// Lists terok's images that nothing needs any more
+    Read FindOrphanedImages "find_orphaned_images" {;} -> Vec<s::ImageInfo>, [PodmanUnavailable], "{}";
+
+    /// Removes images
+    Operation RemoveImages "remove_images" {
+        /// Image ids, full names or `ImageInfo` objects
+        images: Vec<Value>;
+        /// Only say what would be removed
+        dry_run: bool
+    } -> Map<String, Value>, [PodmanUnavailable], r#"{"images": [], "dry_run": true}"#;
+
+    /// Finds and removes orphaned images
+    Operation CleanupImages "cleanup_images" {;
+        /// Only say what would be removed
+        dry_run: bool
+    } -> Map<String, Value>, [PodmanUnavailable], r#"{"dry_run": true}"#;
+
+    /// Cuts every task container off the network and stops vault and gate
+    Mutate ExecutePanic "execute_panic" {;
+        /// Kill the containers afterwards
+        stop_containers: bool
+    } -> PanicResult, [PodmanUnavailable], "{}";
+
+    /// Kills every task container
+    Mutate PanicStopContainers "panic_stop_containers" {;} -> Map<String, Value>, [PodmanUnavailable], "{}";
+
+    /// Renders the result of a lockdown for humans
+    Read FormatPanicReport "format_panic_report" {
+        /// Result of `execute_panic`
+        result: PanicResult;
+    } -> String, [], r#"{"result": {"total_running": 2, "vault_stopped": true, "gate_stopped": true}}"#;
+
+    /// Renders a freshly bound SSH key for humans
+    Read SummarizeSshInit "summarize_ssh_init" {
+        /// Result of `project.provision_ssh_key`
+        result: SshInitInput;
+    } -> String, [],
+        r#"{"result": {"key_id": 1, "key_type": "ed25519", "fingerprint": "SHA256:x", "comment": "tk-main:orion", "public_line": "ssh-ed25519 AAAA tk-main:orion"}}"#;
+
+    /// Archives a project and removes everything that is its own
+    Operation ProjectDelete "project.delete" {
+        /// Project id
+        project_id: String;
+        /// Only say what would be removed
+        dry_run: bool,
+        /// Leave the project's images
+        keep_images: bool
+    } -> p::DeleteProjectResult, [InvalidProjectId, ProjectNotFound, InvalidConfig, ProjectBusy, ArchiveFailed, Panicked, PermissionDenied, StorageError, Cancelled],
+        r#"{"project_id": "orion-exp", "dry_run": true}"#;
+
+    /// Tells which parts of a project's infrastructure exist and which are stale
+    Read ProjectGetState "project.state" {
+        /// Project id
+        project_id: String;
+        /// Include the gate's last commit (default true)
+        gate_commit: bool
+    } -> p::ProjectState, [InvalidProjectId, ProjectNotFound, InvalidConfig], r#"{"project_id": "orion"}"#;
+
+    /// Measures a project's footprint on disk
+    Read ProjectStorageDetail "project.storage_detail" {
+        /// Project id
+        project_id: String;
+        /// Measure again even if a fresh figure is at hand
+        refresh: bool
+    } -> s::ProjectDetail, [InvalidProjectId, ProjectNotFound, InvalidConfig], r#"{"project_id": "orion"}"#;
+
+    /// Tells whether a deploy key has to be registered with upstream
+    Read ProjectNeedsSshKeyRegistration "project.needs_ssh_key_registration" {
+        /// Project id
+        project_id: String;
+    } -> bool, [InvalidProjectId, ProjectNotFound, InvalidConfig], r#"{"project_id": "orion"}"#;
+
+    /// Lists the presets that a project can use
+    Read ProjectListPresets "project.list_presets" {
+        /// Project id
+        project_id: String;
+    } -> Vec<p::PresetInfo>, [InvalidProjectId, ProjectNotFound, InvalidConfig], r#"{"project_id": "orion"}"#;
+
+    /// Reads one preset
+    Read ProjectLoadPreset "project.load_preset" {
+        /// Project id
+        project_id: String,
+        /// Preset name
+        name: String;
+    } -> p::LoadedPreset, [InvalidProjectId, ProjectNotFound, InvalidConfig, PresetNotFound, InvalidName],
+        r#"{"project_id": "orion", "name": "solo"}"#;
+
+    /// Reads the text of a `project.yml`, also of a broken project
+    Read ProjectReadYaml "project.read_yaml" {
+        /// Project id
+        project_id: String;
+    } -> p::ProjectYaml, [InvalidProjectId, ProjectNotFound, StorageError, InvalidConfig], r#"{"project_id": "orion"}"#;
+
+    /// Replaces the text of a `project.yml` if it is valid and nobody changed it meanwhile
+    Mutate ProjectWriteYaml "project.write_yaml" {
+        /// Project id
+        project_id: String,
+        /// New text
+        text: String;
+        /// Hash that `project.read_yaml` gave
+        base_hash: String
+    } -> String, [InvalidProjectId, ProjectNotFound, InvalidConfig, EditConflict, ProjectBusy, StorageError],
+        r#"{"project_id": "orion", "text": "project:\n  id: orion\n"}"#;
+
+    /// Merges a project's agent configuration from all its layers
+    Read ProjectAgentsResolveConfig "project.agents.resolve_config" {
+        /// Project id
+        project_id: String;
+        /// Preset to lay over the project's
+        preset: String,
+        /// Overrides on top
+        cli_overrides: Map<String, Value>
+    } -> Map<String, Value>, [InvalidProjectId, ProjectNotFound, InvalidConfig, PresetNotFound, InvalidName],
+        r#"{"project_id": "orion", "preset": "solo"}"#;
+
+    /// Renders the instructions that an agent gets
+    Read ProjectAgentsResolveInstructions "project.agents.resolve_instructions" {
+        /// Project id
+        project_id: String,
+        /// Agent
+        provider: String;
+        /// Preset to lay over the project's
+        preset: String
+    } -> String, [InvalidProjectId, ProjectNotFound, InvalidConfig, UnknownProvider, PresetNotFound, InvalidName],
+        r#"{"project_id": "orion", "provider": "claude"}"#;
+
+    /// Tells which agent a run would use and how it is called
+    Read ProjectAgentsGetProvider "project.agents.get_provider" {
+        /// Project id
+        project_id: String;
+        /// Agent; by default the project's
+        name: String
+    } -> p::AgentProvider, [InvalidProjectId, ProjectNotFound, InvalidConfig, UnknownProvider], r#"{"project_id": "orion"}"#;
+
+    /// Tells what the daemon is doing
+    Read DaemonGetStatus "daemon.status" {;} -> DaemonStatus, [], "{}";
+
+    /// Lists every directory the daemon uses, where each comes from and whether it exists
+    Read DaemonGetPaths "daemon.paths" {;} -> DaemonPaths, [], "{}";
+
+    /// Answers once every change made to the files before the call is active
+    Read DaemonReload "daemon.reload" {;} -> ProjectCounts, [], "{}";
+
+    /// Finishes or checkpoints operations and ends the daemon
+    Mutate DaemonShutdown "daemon.shutdown" {;
+        /// How long operations may take to finish
+        drain_ms: u64
+    } -> (), [InvalidArgument], "{}";
+
+    /// Tells whether the kill switch is engaged
+    Read PanicGetStatus "panic.status" {;} -> PanicStatus, [], "{}";
+
+    /// Lists operations, newest first
+    Read OperationList "operation.list" {;
+        /// Only of this project
+        project_id: String,
+        /// Only in this state
+        state: OperationState
+    } -> Vec<Operation>, [], r#"{"state": "running"}"#;
+
+    /// Answers one operation
+    Read OperationGet "operation.get" {
+        /// Operation id
+        id: String;
+    } -> Operation, [OperationNotFound], r#"{"id": "01"}"#;
+
+    /// Asks an operation to stop
+    Mutate OperationCancel "operation.cancel" {
+        /// Operation id
+        id: String;
+    } -> Operation, [OperationNotFound], r#"{"id": "01"}"#;
+
+    /// Lists everything that can be installed into an image
+    Read AgentsList "agents.list" {;} -> Vec<p::RosterEntry>, [], "{}";
+
+    /// Resolves a selection of agents
+    Read AgentsParseSelection "agents.parse_selection" {
+        /// Comma-separated agents, `-name` to exclude, or `all`
+        selection: String;
+    } -> Vec<String>, [UnknownAgent], r#"{"selection": "all,-vibe"}"#;
+
+    /// Lists the values in force and where each was set
+    Read ConfigResolve "config.resolve" {;
+        /// Resolve this project's configuration
+        project_id: String
+    } -> ResolvedConfig, [InvalidProjectId, ProjectNotFound, InvalidConfig], r#"{"project_id": "orion"}"#;
+
+    /// Lists what is wrong with the configuration files now
+    Read ConfigProblems "config.problems" {;} -> Vec<Problem>, [], "{}";
+
+    /// Checks a text without applying it
+    Read ConfigValidate "config.validate" {
+        /// Text of the file
+        text: String,
+        /// Which kind of file it is
+        kind: Scope;
+    } -> Vec<Problem>, [], r#"{"text": "project:\n  id: orion\n", "kind": "project"}"#;
+
+    /// Answers the JSON Schema of a configuration file
+    Read ConfigSchema "config.schema" {
+        /// Which kind of file
+        kind: Scope;
+    } -> Map<String, Value>, [], r#"{"kind": "project"}"#;
+
+    /// Measures everything that terok stores
+    Read GetStorageOverview "storage.overview" {;
+        /// Measure again even if fresh figures are at hand
+        refresh: bool
+    } -> s::StorageOverview, [], "{}";
+
+    /// Answers the OpenRPC document of the methods registered
+    Read RpcDiscover "rpc.discover" {;} -> Map<String, Value>, [], "{}";
+
+    /// Lists the names of the methods registered
+    Read RpcMethods "rpc.methods" {;} -> Vec<String>, [], "{}";
+
+    /// Streams events: `events.event` notifications
+    Subscription EventsSubscribe "events.subscribe" {;
+        /// Only of these projects
+        projects: Vec<String>,
+        /// Only of these kinds
+        kinds: Vec<String>,
+        /// Replay what came after this sequence number
+        since: u64,
+        /// Epoch that `since` belongs to
+        epoch: String,
+        /// Send the present state first
+        snapshot: bool
+    } -> SubscriptionId, [InvalidArgument], r#"{"kinds": ["project.changed"], "snapshot": true}"#;
+
+    /// Ends a stream of events
+    Read EventsUnsubscribe "events.unsubscribe" {
+        /// Subscription id
+        subscription: SubscriptionId;
+    } -> bool, [], r#"{"subscription": "x"}"#;
+
+    /// Streams one operation's progress, log and final state: `operation.update` notifications
+    Subscription OperationSubscribe "operation.subscribe" {
+        /// Operation id
+        id: String;
+    } -> SubscriptionId, [OperationNotFound], r#"{"id": "01"}"#;
+
+    /// Ends a stream of an operation
+    Read OperationUnsubscribe "operation.unsubscribe" {
+        /// Subscription id
+        subscription: SubscriptionId;
+    } -> bool, [], r#"{"subscription": "x"}"#;
+}
+
+/// Id of a subscription.
+pub type SubscriptionId = String;
+
+/// The part of an `SSHInitResult` that is rendered; further members are ignored.
+pub type SshInitInput = p::SshInitResult;
+
+/// The method of that name.
+pub fn find(name: &str) -> Option<&'static crate::MethodInfo> {
+    ALL.iter().find(|m| m.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Access, Method};
+
+    #[test]
+    fn names_are_unique_and_examples_fit() {
+        let mut seen = std::collections::HashSet::new();
+        for method in ALL {
+            assert!(
+                seen.insert(method.name),
+                "{} is declared twice",
+                method.name
+            );
+            let example: Map<String, Value> =
+                serde_json::from_str(method.example).expect(method.name);
+            for name in example.keys() {
+                assert!(
+                    method.params.iter().any(|p| p.name == name),
+                    "{}: {name}",
+                    method.name
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn parameters_go_by_name_and_by_position() {
+        let by_name: DeleteProject =
+            serde_json::from_str(r#"{"project_id":"a","dry_run":null}"#).expect("by name");
+        assert_eq!((by_name.project_id.as_str(), by_name.dry_run), ("a", None));
+        let by_position: DeleteProject =
+            serde_json::from_str(r#"["a",true]"#).expect("by position");
+        assert_eq!(by_position.dry_run, Some(true));
+        assert_eq!(DeleteProject::INFO.access, Access::Operation);
+        let unknown = serde_json::from_str::<DeleteProject>(r#"{"project_id":"a","dryrun":true}"#);
+        assert!(
+            unknown
+                .expect_err("unknown name")
+                .to_string()
+                .contains("dryrun")
+        );
+    }
+}
