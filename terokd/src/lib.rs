@@ -1,1 +1,19 @@
-//! d
+//! terokd: the daemon that owns terok's projects, gates and tasks.
+//!
+//! `daemon::start` wires everything and answers when the socket accepts; `main` only reads arguments and
+//! environment. Data flows downwards: socket → rpc → ops → project → registry, events, git, store, fs.
+
+pub mod crash;
+pub mod daemon;
+pub mod events;
+pub mod fs;
+pub mod git;
+pub mod ops;
+pub mod project;
+pub mod registry;
+pub mod rpc;
+pub mod socket;
+pub mod store;
+pub mod systemd;
+pub mod tasks;
+pub mod telemetry;
