@@ -330,7 +330,8 @@ impl Checker<'_> {
                 continue;
             };
             self.path.push(Step::from(field.key));
-            let outer = std::mem::replace(&mut self.secret, field.secret || self.secret);
+            let outer = self.secret;
+            self.secret |= field.secret;
             if let Some(value) = self.field(field, value) {
                 out.insert(field.key.to_owned(), value);
             }

@@ -2,7 +2,6 @@
 
 use super::Checker;
 use super::scalars::trim;
-use crate::schema;
 use crate::yaml::dotted;
 use serde_json::Value;
 use terok_proto::config::{ProblemCode, Scope};
@@ -31,10 +30,6 @@ impl Checker<'_> {
                 "{} is no image reference; use `[host/]name[:tag][@sha256:digest]`",
                 self.quoted(value)
             ),
-            "image.agents" => match agents_doubt(text) {
-                Some(message) => message,
-                None => return,
-            },
             "git.human_name" | "git.human_email" if trim(text).is_empty() => {
                 "it is blank and hides what git's own configuration says; remove the key or give it a value"
                     .to_owned()
@@ -132,10 +127,4 @@ fn is_tag(text: &str) -> bool {
         && text
             .chars()
             .all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c))
-}
-
-/// Names in a selection that no installable agent has.
-fn agents_doubt(_text: &str) -> Option<String> {
-    let _ = schema::file_name;
-    None
 }
