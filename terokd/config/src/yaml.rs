@@ -13,6 +13,7 @@ pub use nodes::{Position, Style};
 use nodes::Tree;
 use serde_json::Value;
 use std::borrow::Cow;
+use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::ops::Range;
@@ -67,8 +68,8 @@ pub fn joined(path: &[Step], separator: &str) -> String {
     out
 }
 
-/// A parsed document.
-#[derive(Clone, Debug)]
+/// A parsed document. Its `Debug` shows no data: files can hold secrets.
+#[derive(Clone)]
 pub struct Document {
     /// The data. Numbers that JSON cannot hold stand as text, see [`Self::is_nonfinite`].
     pub value: Value,
@@ -109,6 +110,14 @@ impl YamlProblem {
             line: None,
             column: None,
         }
+    }
+}
+
+impl fmt::Debug for Document {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Document")
+            .field("warnings", &self.warnings)
+            .finish_non_exhaustive()
     }
 }
 
@@ -207,7 +216,8 @@ pub fn parse(text: &str) -> Result<Document, Vec<YamlProblem>> {
     let (tree, raw) = match Tree::build(&body, skipped) {
         Ok(tree) => {
             tree.check_expansion()?;
-            (Some(tree), raw::read(&body)?)
+            let raw = raw::read(&tree.without_tags(&body, skipped))?;
+            (Some(tree), raw)
         }
         Err(nodes::Failure::Refused(problems)) => return Err(problems),
         // The two parsers differ at the edges of the language: what the reader of values accepts is YAML, as long

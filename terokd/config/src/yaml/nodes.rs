@@ -2,6 +2,7 @@
 
 use super::{MAX_DEPTH, MAX_EXPANDED, Step, YamlProblem};
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 use terok_proto::config::ProblemCode;
@@ -59,7 +60,8 @@ pub(super) type NodeId = usize;
 pub(super) struct Node {
     pub(super) kind: NodeKind,
     pub(super) style: Style,
-    pub(super) tagged: bool,
+    /// Name of its core tag, for scalars.
+    pub(super) tag: Option<Box<str>>,
     line: u32,
     column: u32,
     start: u32,
@@ -160,7 +162,7 @@ impl Tree {
                     });
                     let kind = NodeKind::Scalar {
                         len: u32::try_from(value.len()).unwrap_or(u32::MAX),
-                        key: is_key.then(|| value.into()),
+                        key: (is_key || tag.is_some()).then(|| value.into()),
                     };
                     (kind, scalar_style(style), tag, anchor)
                 }
@@ -199,7 +201,10 @@ impl Tree {
             tree.nodes.push(Node {
                 kind,
                 style,
-                tagged: tag.is_some(),
+                tag: match (&tag, is_collection) {
+                    (Some(tag), false) => Some(tag.suffix.as_str().into()),
+                    _ => None,
+                },
                 line: u32::try_from(at.0).unwrap_or(u32::MAX),
                 column: u32::try_from(at.1).unwrap_or(u32::MAX),
                 start: offsets.byte(span.start.index()),
@@ -385,6 +390,45 @@ impl Tree {
             let (key, value, _) = self.find(self.target(source), name, depth + 1)?;
             Some((key, value, true))
         })
+    }
+
+    /// The text with the tags of scalars taken out: their values are made here, and the reader of values refuses
+    /// some of them.
+    pub(super) fn without_tags<'t>(&self, text: &'t str, skipped: usize) -> Cow<'t, str> {
+        let mut owned: Option<String> = None;
+        for node in &self.nodes {
+            let Some(tag) = &node.tag else { continue };
+            let start = node.start as usize - skipped;
+            let end = (start + tag.len() + 2).min(text.len());
+            let from = start.saturating_sub(80);
+            let window = text.as_bytes().get(from..end).unwrap_or_default();
+            let written = format!("!!{tag}");
+            let found = window
+                .windows(written.len())
+                .rposition(|part| part == written.as_bytes());
+            if let Some(at) = found {
+                let empty = matches!(node.kind, NodeKind::Scalar { len: 0, .. });
+                let filler = if empty && node.style == Style::Plain {
+                    "''"
+                } else {
+                    ""
+                };
+                let blank = format!("{filler:width$}", width = written.len());
+                let at = from + at;
+                owned
+                    .get_or_insert_with(|| text.to_owned())
+                    .replace_range(at..at + written.len(), &blank);
+            }
+        }
+        owned.map_or(Cow::Borrowed(text), Cow::Owned)
+    }
+
+    /// Text of a key or of a tagged scalar.
+    pub(super) fn scalar_text(&self, id: NodeId) -> Option<&str> {
+        match &self.nodes[id].kind {
+            NodeKind::Scalar { key, .. } => key.as_deref(),
+            _ => None,
+        }
     }
 
     /// Line and column of a node, from 1.

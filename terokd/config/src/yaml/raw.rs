@@ -162,6 +162,25 @@ impl Conversion<'_> {
             (Some(tree), Some(id)) => Some(tree.target(id)),
             _ => None,
         };
+        if let (Some(tree), Some(id)) = (self.tree, node)
+            && let (Some(tag), Some(text)) = (&tree.node(id).tag, tree.scalar_text(id))
+        {
+            return match tagged(tag, text) {
+                Some(Raw::Float(value)) => self.float(value),
+                Some(Raw::Int(value)) => integer(value),
+                Some(Raw::Bool(value)) => Value::Bool(value),
+                Some(Raw::Text(text)) => Value::String(text),
+                Some(_) => Value::Null,
+                None => {
+                    let at = tree.place(id);
+                    self.problems.push(YamlProblem::syntax(
+                        format!("the value does not fit its tag `!!{tag}`"),
+                        at,
+                    ));
+                    Value::Null
+                }
+            };
+        }
         match raw {
             Raw::List(items) => {
                 let ids = self.items(node, items.len());
@@ -182,7 +201,7 @@ impl Conversion<'_> {
                 let plain = match (self.tree, node) {
                     (Some(tree), Some(id)) => {
                         let node = tree.node(id);
-                        node.style == Style::Plain && !node.tagged
+                        node.style == Style::Plain
                     }
                     _ => false,
                 };
@@ -309,6 +328,33 @@ fn key_name(key: Raw) -> String {
         Raw::Float(value) => value.to_string(),
         Raw::List(_) => "[…]".to_owned(),
         Raw::Pairs(_) => "{…}".to_owned(),
+    }
+}
+
+/// A scalar with a tag of the core schema.
+fn tagged(tag: &str, text: &str) -> Option<Raw> {
+    match tag {
+        "str" | "" => Some(Raw::Text(text.to_owned())),
+        "null" => matches!(text, "" | "~" | "null" | "Null" | "NULL").then_some(Raw::Null),
+        "bool" => match text.to_ascii_lowercase().as_str() {
+            "true" => Some(Raw::Bool(true)),
+            "false" => Some(Raw::Bool(false)),
+            _ => None,
+        },
+        "int" => number(text).filter(|number| matches!(number, Raw::Int(_))),
+        "float" => match (number(text), text.to_ascii_lowercase().as_str()) {
+            (Some(Raw::Int(value)), _) => Some(Raw::Float(value as f64)),
+            (Some(value), _) => Some(value),
+            (None, ".inf" | "+.inf") => Some(Raw::Float(f64::INFINITY)),
+            (None, "-.inf") => Some(Raw::Float(f64::NEG_INFINITY)),
+            (None, ".nan") => Some(Raw::Float(f64::NAN)),
+            (None, _) => text
+                .parse::<f64>()
+                .ok()
+                .filter(|f| f.is_finite())
+                .map(Raw::Float),
+        },
+        _ => None,
     }
 }
 
