@@ -9,7 +9,7 @@ mod scalars;
 mod tests;
 mod text;
 
-pub use doubts::is_base_image;
+pub use doubts::{is_base_image, is_cdi_name};
 pub use text::{failed_to_read, problem_lines, quoted};
 
 use crate::schema::{self, Field, Type};

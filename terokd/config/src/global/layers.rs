@@ -31,9 +31,9 @@ pub struct Layers {
     /// Lowest first.
     pub layers: Vec<Layer>,
     /// The merged tree as written.
-    pub(super) merged: Map<String, Value>,
+    pub(crate) merged: Map<String, Value>,
     /// In force, in normal form, without defaults.
-    pub(super) tree: Map<String, Value>,
+    pub(crate) tree: Map<String, Value>,
     /// What is wrong.
     pub problems: Vec<Problem>,
     /// Sections that are invalid and have no last good value: the default holds.

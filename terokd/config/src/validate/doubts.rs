@@ -52,8 +52,8 @@ fn is_gpus(text: &str) -> bool {
     text.eq_ignore_ascii_case("all") || text.eq_ignore_ascii_case("none") || is_cdi_name(text)
 }
 
-/// `vendor/class=name`
-pub(crate) fn is_cdi_name(text: &str) -> bool {
+/// Whether the text is a CDI name, `vendor/class=name`.
+pub fn is_cdi_name(text: &str) -> bool {
     let part = |text: &str| {
         text.starts_with(|c: char| c.is_ascii_alphanumeric())
             && text
