@@ -1,0 +1,2 @@
+//! Measurements of the release build.
+fn main() {}
