@@ -3,6 +3,7 @@
 //! `daemon::start` wires everything and answers when the socket accepts; `main` only reads arguments and
 //! environment. Data flows downwards: socket → rpc → ops → project → registry, events, git, store, fs.
 
+pub mod agents;
 pub mod crash;
 pub mod daemon;
 pub mod events;
@@ -10,6 +11,7 @@ pub mod fs;
 pub mod git;
 pub mod ops;
 pub mod project;
+pub mod reference;
 pub mod registry;
 pub mod rpc;
 pub mod socket;

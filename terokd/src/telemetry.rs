@@ -1,1 +1,57 @@
-//! telemetry
+//! Logging and the record of panics. Writes to stderr: journald takes it from there, with levels.
+
+use std::cell::RefCell;
+use std::io::IsTerminal;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tracing_subscriber::EnvFilter;
+
+/// How to log.
+#[derive(Clone, Debug, Default)]
+pub struct Logging {
+    /// Directives such as `info,terokd=debug`; by default `info`.
+    pub filter: Option<String>,
+    /// One JSON object per line.
+    pub json: bool,
+    /// stderr is the journal, which keeps times itself.
+    pub journal: bool,
+}
+
+thread_local! {
+    static LAST_PANIC: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Installs the log and the panic hook. Later calls in the same process change nothing.
+pub fn init(logging: &Logging) {
+    let filter = logging
+        .filter
+        .as_deref()
+        .and_then(|text| EnvFilter::try_new(text).ok())
+        .unwrap_or_else(|| EnvFilter::new("info,sqlx=warn,jsonrpsee=warn"));
+    let base = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    // Only the first subscriber of a process counts; a second daemon in a test shares it.
+    let _ = match (logging.json, logging.journal) {
+        (true, _) => base.json().try_init(),
+        (false, true) => base.without_time().try_init(),
+        (false, false) => base.try_init(),
+    };
+    std::panic::set_hook(Box::new(|info| {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let id = format!(
+            "panic-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
+        let backtrace = std::backtrace::Backtrace::force_capture();
+        tracing::error!(error_id = %id, %backtrace, "{info}");
+        LAST_PANIC.with_borrow_mut(|last| *last = id);
+    }));
+}
+
+/// Id of the last panic on this thread, under which the log holds its backtrace. A guard that catches a panic
+/// runs on the thread that panicked.
+pub fn last_panic_id() -> String {
+    LAST_PANIC.with_borrow(Clone::clone)
+}
