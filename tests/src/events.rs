@@ -25,7 +25,7 @@ impl Events {
     ///
     /// # Panics
     /// None comes in time.
-    pub fn next(&mut self) -> Value {
+    pub fn receive(&mut self) -> Value {
         let notification = self.client.notification();
         assert_eq!(notification["method"], "events.event", "{notification}");
         assert_eq!(
@@ -44,7 +44,7 @@ impl Events {
     /// The next event of that kind; others are passed over.
     pub fn next_of(&mut self, kind: &str) -> Value {
         loop {
-            let event = self.next();
+            let event = self.receive();
             if event["kind"] == kind {
                 return event;
             }
@@ -65,7 +65,7 @@ impl Events {
     pub fn until(&mut self, mut is_last: impl FnMut(&Value) -> bool) -> Vec<Value> {
         let mut all = Vec::new();
         loop {
-            let event = self.next();
+            let event = self.receive();
             let last = is_last(&event);
             all.push(event);
             if last {
