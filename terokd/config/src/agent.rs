@@ -12,11 +12,13 @@ pub use instructions::{
 };
 pub use settings::{DEFAULT_TIMEOUT, Requested, Settings, settings};
 
-use crate::merge::{deep_merge, is_inherit};
+use crate::merge::{INHERIT, deep_merge, is_inherit};
 use crate::presets::Found;
 use crate::roster::Roster;
+use crate::validate::{Finding, nearest};
 use serde_json::{Map, Value, json};
 use terok_proto::Fault;
+use terok_proto::config::ProblemCode;
 use terok_proto::project::{AgentProvider, PresetSource};
 
 /// The agent of a run for which nothing else is said.
@@ -24,6 +26,40 @@ pub const DEFAULT_AGENT: &str = "claude";
 
 /// Key under which a per-agent mapping holds what goes for every other agent.
 const OTHERS: &str = "_default";
+
+/// Keys that mean something in an `agent:` section or preset.
+const KEYS: [&str; 7] = [
+    "model",
+    "max_turns",
+    "timeout",
+    "unrestricted",
+    "instructions",
+    "subagents",
+    "mcp_servers",
+];
+
+/// A warning for every key that means nothing, relative to the section.
+pub fn unknown_keys(section: &Map<String, Value>) -> Vec<Finding> {
+    let unknown = section
+        .keys()
+        .filter(|key| !KEYS.contains(&key.as_str()) && *key != INHERIT);
+    unknown
+        .map(|key| {
+            let nearest = nearest(key, KEYS.into_iter());
+            let hint =
+                nearest.map_or_else(String::new, |name| format!(" (did you mean \"{name}\"?)"));
+            Finding {
+                at_key: true,
+                suggestion: nearest.map(str::to_owned),
+                ..Finding::warning(
+                    &[key.as_str().into()],
+                    ProblemCode::UnknownKey,
+                    format!("unknown key; it has no effect{hint}"),
+                )
+            }
+        })
+        .collect()
+}
 
 /// The layers of a stack. Sub-agent files are resolved already, see [`subagents::resolve_files`].
 #[derive(Clone, Copy, Debug, Default)]
@@ -220,6 +256,24 @@ mod tests {
         assert_eq!(
             Value::Object(got.config),
             json!({"instructions": ["text", "more"], "m": ["_inherit", "more"]})
+        );
+    }
+
+    #[test]
+    fn keys_without_meaning_are_found() {
+        let found = unknown_keys(&map(
+            json!({"model": 1, "max_turn": 5, "_inherit": true, "zzzzzz": 1}),
+        ));
+        let shown: Vec<_> = found
+            .iter()
+            .map(|f| (f.path[0].clone(), f.suggestion.as_deref()))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                ("max_turn".into(), Some("max_turns")),
+                ("zzzzzz".into(), None)
+            ]
         );
     }
 

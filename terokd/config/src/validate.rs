@@ -10,6 +10,7 @@ mod tests;
 mod text;
 
 pub use doubts::{is_base_image, is_cdi_name};
+pub(crate) use text::nearest;
 pub use text::{failed_to_read, problem_lines, quoted};
 
 use crate::schema::{self, Field, Type};

@@ -16,7 +16,10 @@ pub use upstream::upstream_warning;
 /// Security classes with their labels, in the order of the menu.
 pub const SECURITY_CLASSES: [(&str, &str); 2] = [
     ("online", "Online (agent pushes directly to upstream)"),
-    ("gatekeeping", "Gatekeeping (changes staged for human review)"),
+    (
+        "gatekeeping",
+        "Gatekeeping (changes staged for human review)",
+    ),
 ];
 
 /// Bases with their labels, by label.
@@ -32,7 +35,10 @@ pub const BASE_IMAGES: [(&str, &str); 4] = [
     ("ubuntu", "ubuntu:24.04"),
     ("fedora", "fedora:44"),
     ("podman", "quay.io/podman/stable:latest"),
-    ("nvidia", "nvcr.io/nvidia/nvhpc:25.9-devel-cuda13.0-ubuntu24.04"),
+    (
+        "nvidia",
+        "nvcr.io/nvidia/nvhpc:25.9-devel-cuda13.0-ubuntu24.04",
+    ),
 ];
 
 /// Directories that hold CDI descriptions of a host's devices.
@@ -40,5 +46,8 @@ pub const CDI_DIRS: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
 
 /// The image of a base.
 pub fn base_image(base: &str) -> Option<&'static str> {
-    BASE_IMAGES.iter().find(|(name, _)| *name == base).map(|(_, image)| *image)
+    BASE_IMAGES
+        .iter()
+        .find(|(name, _)| *name == base)
+        .map(|(_, image)| *image)
 }

@@ -38,7 +38,7 @@ pub(super) fn type_of(value: &Value) -> &'static str {
 }
 
 /// The nearest of some names, at most two edits away.
-pub(super) fn nearest<'n>(given: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+pub(crate) fn nearest<'n>(given: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     if given.len() > 64 {
         return None;
     }

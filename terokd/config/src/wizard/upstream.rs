@@ -14,9 +14,7 @@ pub fn upstream_warning(upstream: &str) -> Option<String> {
         "remote helpers (`name::address`) are not supported"
     } else if let Some((scheme, rest)) = text.split_once("://") {
         return url_problem(scheme, rest).map(describe);
-    } else if text.starts_with('/') {
-        return None;
-    } else if is_scp(text) {
+    } else if text.starts_with('/') || is_scp(text) {
         return None;
     } else {
         "use a URL, `user@host:path` or an absolute path"
