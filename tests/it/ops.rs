@@ -107,9 +107,7 @@ fn the_same_request_id_replays() {
     let params = json!({"source_id": "beta", "new_id": "gamma", "request_id": "r-2"});
     let answers: Vec<Value> = std::thread::scope(|scope| {
         let calls: Vec<_> = (0..10)
-            .map(|_| {
-                scope.spawn(|| daemon_connect(daemon.socket()).ok("derive_project", params.clone()))
-            })
+            .map(|_| scope.spawn(|| daemon.connect().ok("derive_project", params.clone())))
             .collect();
         calls.into_iter().map(|c| c.join().unwrap()).collect()
     });
@@ -120,10 +118,6 @@ fn the_same_request_id_replays() {
         json!({"source_id": "beta", "new_id": "delta", "request_id": too_long}),
         "invalid_params",
     );
-}
-
-fn daemon_connect(socket: &std::path::Path) -> terok_tests::Client {
-    terok_tests::Client::connect(socket)
 }
 
 #[test]

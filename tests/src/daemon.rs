@@ -10,13 +10,13 @@ use crate::{PATIENCE, eventually};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use std::cell::RefCell;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A running daemon; killed with the value, and then checked for not having died or panicked before.
@@ -26,7 +26,7 @@ pub struct Daemon {
     socket: PathBuf,
     log: PathBuf,
     notify: UnixDatagram,
-    client: RefCell<Option<Client>>,
+    client: Mutex<Option<Client>>,
     gone: Option<ExitStatus>,
     forgiven: bool,
 }
@@ -77,7 +77,7 @@ impl Daemon {
             socket: world.socket(),
             log,
             notify,
-            client: RefCell::new(None),
+            client: Mutex::new(None),
             gone: None,
             forgiven: false,
         }
@@ -156,26 +156,27 @@ impl Daemon {
         http::request(&self.socket, method, path, body)
     }
 
+    fn kept(&self) -> MutexGuard<'_, Option<Client>> {
+        self.client.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Calls on a connection that is kept for this purpose.
     pub fn call(&self, method: &str, params: Value) -> Result<Value, RpcError> {
-        self.client
-            .borrow_mut()
+        self.kept()
             .get_or_insert_with(|| Client::connect(&self.socket))
             .call(method, params)
     }
 
     /// Calls a method that must succeed.
     pub fn ok(&self, method: &str, params: Value) -> Value {
-        self.client
-            .borrow_mut()
+        self.kept()
             .get_or_insert_with(|| Client::connect(&self.socket))
             .ok(method, params)
     }
 
     /// Calls a method that must fail with that kind.
     pub fn fails(&self, method: &str, params: Value, kind: &str) -> RpcError {
-        self.client
-            .borrow_mut()
+        self.kept()
             .get_or_insert_with(|| Client::connect(&self.socket))
             .fails(method, params, kind)
     }
