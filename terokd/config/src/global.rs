@@ -295,7 +295,7 @@ fn passphrase_warnings(layers: &mut Layers) {
         let Some(document) = layer.document.as_deref() else {
             continue;
         };
-        if !layers::lookup(&document.value, &path).is_some_and(|value| !value.is_null()) {
+        if layers::lookup(&document.value, &path).is_none_or(serde_json::Value::is_null) {
             continue;
         }
         let places = crate::validate::Places::one(Some(&layer.name), document);

@@ -344,6 +344,13 @@ impl Checker<'_> {
                 continue;
             }
             self.path.push(Step::Key(key.clone()));
+            if self.problems.len() >= MAX_PROBLEMS {
+                if let Some(Step::Key(top)) = self.path.first() {
+                    self.invalid.insert(top.clone());
+                }
+                self.path.pop();
+                break;
+            }
             self.unknown(fields, key);
             self.path.pop();
         }

@@ -13,6 +13,7 @@ pub use nodes::{Position, Style};
 use nodes::Tree;
 use serde_json::Value;
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
@@ -76,7 +77,7 @@ pub struct Document {
     /// What is doubtful but harmless.
     pub warnings: Vec<YamlProblem>,
     tree: Option<Tree>,
-    nonfinite: Vec<Vec<Step>>,
+    nonfinite: HashSet<Vec<Step>>,
     odd_keys: Vec<Vec<Step>>,
 }
 
@@ -128,7 +129,7 @@ impl Document {
             value,
             warnings: Vec::new(),
             tree: None,
-            nonfinite: Vec::new(),
+            nonfinite: HashSet::new(),
             odd_keys: Vec::new(),
         }
     }
@@ -140,7 +141,7 @@ impl Document {
 
     /// Whether the text at that path was written as `.inf` or `.nan`, unquoted.
     pub fn is_nonfinite(&self, path: &[Step]) -> bool {
-        self.nonfinite.iter().any(|other| other == path)
+        self.nonfinite.contains(path)
     }
 
     /// Paths of keys that were not strings in the file; in [`Self::value`] they are text.
@@ -223,7 +224,11 @@ pub fn parse(text: &str) -> Result<Document, Vec<YamlProblem>> {
         // The two parsers differ at the edges of the language: what the reader of values accepts is YAML, as long
         // as it cannot be made to expand or to recurse.
         Err(nodes::Failure::Syntax(problem)) => {
-            let risky = body.contains('*') || deepest(&body) > MAX_DEPTH;
+            // Tabs in the wrong place were always refused.
+            let line = usize::try_from(problem.line.unwrap_or(1)).unwrap_or(1);
+            let text = body.lines().nth(line.saturating_sub(1));
+            let tab = text.is_some_and(|text| text.contains('\t'));
+            let risky = tab || body.contains('*') || deepest(&body) > MAX_DEPTH;
             match raw::read(&body) {
                 Ok(raw) if !risky => (None, raw),
                 _ => return Err(vec![problem]),

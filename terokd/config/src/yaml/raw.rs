@@ -4,6 +4,7 @@ use super::nodes::{NodeId, NodeKind, Style, Tree};
 use super::{Document, Step, YamlProblem};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
+use std::collections::HashSet;
 use std::fmt;
 use terok_proto::config::ProblemCode;
 
@@ -124,7 +125,7 @@ pub(super) fn convert(
     let mut conversion = Conversion {
         tree: tree.as_ref(),
         path: Vec::new(),
-        nonfinite: Vec::new(),
+        nonfinite: HashSet::new(),
         odd_keys: Vec::new(),
         problems: Vec::new(),
     };
@@ -151,7 +152,7 @@ pub(super) fn convert(
 struct Conversion<'a> {
     tree: Option<&'a Tree>,
     path: Vec<Step>,
-    nonfinite: Vec<Vec<Step>>,
+    nonfinite: HashSet<Vec<Step>>,
     odd_keys: Vec<Vec<Step>>,
     problems: Vec<YamlProblem>,
 }
@@ -231,7 +232,7 @@ impl Conversion<'_> {
     fn float(&mut self, value: f64) -> Value {
         Number::from_f64(value).map_or_else(
             || {
-                self.nonfinite.push(self.path.clone());
+                self.nonfinite.insert(self.path.clone());
                 let text = match value {
                     value if value.is_nan() => ".nan",
                     value if value > 0.0 => ".inf",

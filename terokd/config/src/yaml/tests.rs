@@ -85,6 +85,7 @@ fn dubious_documents_are_errors() {
         "a: !!python/object:os.system x\n",
         "a:\n  <<: 5\n",
         "a: \u{7f}\n",
+        "a:\tb\n",
     ] {
         assert!(parse(text).is_err(), "{text:?}");
     }
@@ -100,6 +101,20 @@ fn a_duplicate_names_both_places() {
         "{}",
         problems[0].message
     );
+}
+
+#[test]
+fn a_tag_is_taken_from_its_own_value_only() {
+    assert_eq!(
+        value("{a: '!!int', b: !<tag:yaml.org,2002:int> 1, c: !!int &x '2', d: &y !!int '3'}\n"),
+        json!({"a": "!!int", "b": 1, "c": 2, "d": 3})
+    );
+    assert_eq!(
+        value("a: !!str\nb: [!!str , x]\n"),
+        json!({"a": "", "b": ["", "x"]})
+    );
+    assert_eq!(value("a: ! 12\n"), json!({"a": "12"}));
+    assert!(parse("a: !!int x\n").is_err());
 }
 
 #[test]
@@ -228,4 +243,37 @@ proptest! {
             prop_assert_eq!(at.line, 2 * i as u64 + 2);
         }
     }
+}
+
+#[test]
+fn spans_end_where_the_value_ends() {
+    let text = "a: \"all\" # c\nb: 'x'   # d\nc: {d: 1}  # e\nf: plain # g\nh: &x \"y\" # z\ni: [1] # j\nk: \"é\" # l\nm:\n  n: o # p\nq: *x # r\ns: 't\n  u' # v\nw: | # x\n  block\ny: z\n";
+    let doc = parse(text).unwrap();
+    for (key, want) in [
+        ("a", "\"all\""),
+        ("b", "'x'"),
+        ("c", "{d: 1}"),
+        ("f", "plain"),
+        ("h", "\"y\""),
+        ("i", "[1]"),
+        ("k", "\"é\""),
+        ("q", "*x"),
+        ("s", "'t\n  u'"),
+        ("y", "z"),
+    ] {
+        assert_eq!(&text[doc.position(&path(key)).unwrap().span], want, "{key}");
+    }
+    let block = &text[doc.position(&path("w")).unwrap().span];
+    assert!(
+        block.starts_with('|') && block.trim_end().ends_with("block"),
+        "{block:?}"
+    );
+    let doc = parse("a: &x {b: &y !!str 'c'}\nd: &z\n  e: *x\nf: !!str\ng: &n\n").unwrap();
+    assert_eq!(doc.position(&path("a")).unwrap().style, Style::Flow);
+    assert_eq!(
+        doc.position(&path("a.b")).unwrap().style,
+        Style::SingleQuoted
+    );
+    assert_eq!(doc.position(&path("d")).unwrap().style, Style::Block);
+    assert!(doc.position(&path("f")).is_some() && doc.position(&path("g")).is_some());
 }
