@@ -621,7 +621,7 @@ fn delete_project() {
             .as_object()
             .unwrap_or(&Map::new())
         {
-            if !path.contains("TIMESTAMP") && !world.path(path).symlink_metadata().is_ok() {
+            if !path.contains("TIMESTAMP") && world.path(path).symlink_metadata().is_err() {
                 wrong.push(format!("{path} is gone"));
             }
         }

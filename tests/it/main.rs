@@ -4,6 +4,7 @@
 mod conformance;
 mod events;
 mod ops;
+mod projects;
 mod socket;
 mod watch;
 mod wire;
