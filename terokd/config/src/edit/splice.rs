@@ -1,6 +1,6 @@
 //! Candidates for an edit in place. None of them is trusted: the caller reads every result back.
 
-use super::lines::{self, Extent, column, deeper, line_start, next_line};
+use super::lines::{self, Extent, Line, column, deeper, line_start, next_line};
 use super::scalar::{double_quoted, scalar};
 use super::{lookup, steps};
 use crate::yaml::{Document, Position, Step, Style};
@@ -213,6 +213,15 @@ impl<'a> Site<'a> {
         } else {
             inline
         };
+        // Comments between the entries of a collection that goes away stay.
+        let kept: String = match (&below, position.style) {
+            (Some(below), Style::Block) => text
+                .get(below.clone())?
+                .split_inclusive('\n')
+                .filter(|line| matches!(lines::classify(line), Line::Comment(_)))
+                .collect(),
+            _ => String::new(),
+        };
         let mut out = Vec::new();
         match new {
             New::Scalar(value) => {
@@ -227,21 +236,26 @@ impl<'a> Site<'a> {
                     range: inline,
                     with: format!("{lead}{value}"),
                 });
-                out.extend(below.map(|range| Splice {
-                    range,
-                    with: String::new(),
-                }));
+                out.extend(below.map(|range| Splice { range, with: kept }));
             }
             New::Chain(..) => {
                 let end = inline.end;
+                let at_own_line = text.get(colon..inline.start)?.contains('\n');
+                let range = if !at_own_line {
+                    colon..end
+                } else if text[end..next_line(text, end)].trim().is_empty() {
+                    line_start(text, inline.start)..next_line(text, end)
+                } else {
+                    inline
+                };
                 out.push(Splice {
-                    range: colon..end,
+                    range,
                     with: String::new(),
                 });
                 let block = new.block(key_column + self.step, self.step, self.newline);
                 let at = next_line(text, end);
                 let range = below.filter(|below| below.start == at).unwrap_or(at..at);
-                out.push(self.at_line(range, block));
+                out.push(self.at_line(range, kept + &block));
             }
         }
         Some(out)
