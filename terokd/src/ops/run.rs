@@ -1,0 +1,259 @@
+//! Starting an operation and seeing it through.
+
+use super::live::{Live, OpCx};
+use super::{Inner, MAX_UNWRITTEN, OpSpec, Ops, Resumable, ended, interrupted, panicked};
+use futures_util::FutureExt;
+use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
+use std::fmt;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use terok_proto::ops::{Operation, OperationState};
+use terok_proto::{Fault, Kind};
+use tokio::sync::oneshot;
+use tracing::Instrument;
+
+type Answer = Result<Box<RawValue>, Fault>;
+
+/// An operation that was started. It goes on whether or not anybody waits.
+#[derive(Debug)]
+pub struct Started {
+    /// Its id.
+    pub id: String,
+    /// What the method answers once the work is done.
+    pub done: Done,
+}
+
+/// Waits for the end of an operation.
+pub struct Done(oneshot::Receiver<Answer>);
+
+impl fmt::Debug for Done {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Done").finish_non_exhaustive()
+    }
+}
+
+impl Future for Done {
+    type Output = Answer;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
+        self.0.poll_unpin(cx).map(|end| end.unwrap_or_else(|_| Err(interrupted())))
+    }
+}
+
+/// One of [`Inner::active`], for as long as it lives.
+#[derive(Debug)]
+struct Active(Arc<Inner>);
+
+impl Active {
+    /// Refused once the daemon drains.
+    fn new(inner: &Arc<Inner>) -> Result<Self, Fault> {
+        let state = inner.lock();
+        if state.draining {
+            return Err(Fault::new(Kind::ShuttingDown, "the daemon is shutting down: try again in a moment")
+                .retry_after_ms(2_000));
+        }
+        // Counted while the lock is held: whoever drains afterwards waits for this one.
+        inner.active.send_modify(|n| *n += 1);
+        drop(state);
+        Ok(Self(Arc::clone(inner)))
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.active.send_modify(|n| *n -= 1);
+    }
+}
+
+impl Ops {
+    /// Records an operation and starts its work.
+    ///
+    /// # Errors
+    /// `storage_error`: it could not be recorded, and nothing was done. `shutting_down`.
+    pub async fn start<F, Fut>(&self, spec: OpSpec, work: F) -> Result<Started, Fault>
+    where
+        F: FnOnce(OpCx) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Value, Fault>> + Send + 'static,
+    {
+        let operation = Operation {
+            id: self.inner.ids.next(),
+            method: spec.method.to_owned(),
+            project_id: spec.project_id,
+            task_id: spec.task_id,
+            state: OperationState::Running,
+            started_at: super::rfc3339(jiff::Timestamp::now()),
+            finished_at: None,
+            progress: None,
+            result: None,
+            error: None,
+        };
+        self.spawn(spec.method, operation, spec.resumable, Some(spec.params), work).await
+    }
+
+    /// Goes on with an operation of the last daemon, under the same id.
+    ///
+    /// # Errors
+    /// `shutting_down`.
+    pub async fn resume<F, Fut>(&self, left: Resumable, work: F) -> Result<Started, Fault>
+    where
+        F: FnOnce(OpCx) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Value, Fault>> + Send + 'static,
+    {
+        tracing::info!(operation = left.id, method = left.method, "resuming");
+        self.spawn("resumed operation", left.operation, true, None, work).await
+    }
+
+    /// Everything from the record on happens in the task: a caller that leaves leaves nothing half started.
+    async fn spawn<F, Fut>(
+        &self,
+        name: &'static str,
+        operation: Operation,
+        resumable: bool,
+        record: Option<Value>,
+        work: F,
+    ) -> Result<Started, Fault>
+    where
+        F: FnOnce(OpCx) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Value, Fault>> + Send + 'static,
+    {
+        let inner = Arc::clone(&self.inner);
+        let active = Active::new(&inner)?;
+        let id = operation.id.clone();
+        let span = tracing::info_span!("operation", id, method = operation.method);
+        let (tell_begun, begun) = oneshot::channel();
+        let (tell_end, done) = oneshot::channel();
+        let task = async move {
+            if let Some(params) = record
+                && let Err(fault) = inner.journal.begin(&operation, &params, resumable).await
+            {
+                drop(active);
+                // The caller may have left.
+                let _ = tell_begun.send(Err(fault));
+                return;
+            }
+            let live = inner.begin(operation, resumable);
+            let _ = tell_begun.send(Ok(()));
+            let (end, answer) = inner.see_through(&live, work).await;
+            inner.finish(&live, end).await;
+            let _ = tell_end.send(answer);
+            drop(active);
+            inner.tidy().await;
+        };
+        self.inner.tasks.spawn(name, task.instrument(span));
+        begun.await.unwrap_or_else(|_| Err(interrupted()))?;
+        Ok(Started { id, done: Done(done) })
+    }
+}
+
+/// How an operation ended.
+enum End {
+    Here(Operation),
+    /// It goes on under the next daemon.
+    Elsewhere,
+}
+
+impl Inner {
+    fn begin(&self, operation: Operation, resumable: bool) -> Arc<Live> {
+        let live = Arc::new(Live::new(operation, resumable, self.bus.clone()));
+        self.bus.commit(|publisher| {
+            self.lock().running.insert(live.id.clone(), Arc::clone(&live));
+            publisher.publish(live.started());
+        });
+        live
+    }
+
+    /// Runs the work until it ends or is taken away.
+    async fn see_through<F, Fut>(&self, live: &Arc<Live>, work: F) -> (End, Answer)
+    where
+        F: FnOnce(OpCx) -> Fut,
+        Fut: Future<Output = Result<Value, Fault>>,
+    {
+        let cx = OpCx::new(Arc::clone(live));
+        let work = AssertUnwindSafe(async move { work(cx).await }).catch_unwind();
+        let store = async |progress| {
+            if let Err(fault) = self.journal.progress(&live.id, &progress).await {
+                tracing::debug!(%fault, "progress is not recorded");
+            }
+        };
+        let outcome = tokio::select! {
+            biased;
+            end = work => end.unwrap_or_else(|panic| {
+                Err(panicked(&live.operation().method, panic.as_ref()))
+            }),
+            () = live.abandon.cancelled() => Err(Fault::new(Kind::Cancelled, "the daemon stops")),
+            () = live.report(store) => Err(Fault::internal("reporting ended")),
+        };
+        let left = live.stopping.load(Ordering::Acquire);
+        let outcome = match outcome {
+            Err(fault) if left && live.resumable => {
+                tracing::info!(%fault, "goes on after the restart");
+                let fault = Fault::new(
+                    Kind::Interrupted,
+                    "the daemon stops; the operation goes on when it is back",
+                )
+                .with("operation_id", live.id.as_str());
+                return (End::Elsewhere, Err(fault));
+            }
+            Err(fault) if left && fault.kind == Kind::Cancelled => Err(interrupted()),
+            other => other,
+        };
+        let end = ended(live.operation(), outcome.as_ref());
+        let answer = outcome.and_then(|value| {
+            to_raw_value(&value).map_err(|e| Fault::internal(format!("cannot serialise the result: {e}")))
+        });
+        (End::Here(end), answer)
+    }
+
+    /// Records the end, then tells it.
+    async fn finish(&self, live: &Arc<Live>, end: End) {
+        let End::Here(end) = end else {
+            // The record says running, which is what the next daemon goes by.
+            self.lock().running.remove(&live.id);
+            live.suspended();
+            return;
+        };
+        let end = Arc::new(end);
+        let written = self.journal.finish(&end).await;
+        if let Err(fault) = &written {
+            tracing::warn!(%fault, "the end of an operation is not recorded");
+        }
+        self.bus.commit(|publisher| {
+            {
+                let mut state = self.lock();
+                if written.is_err() {
+                    if state.unwritten.len() >= MAX_UNWRITTEN {
+                        state.unwritten.pop_front();
+                    }
+                    state.unwritten.push_back(Arc::clone(&end));
+                }
+                state.running.remove(&live.id);
+            }
+            for draft in live.finished(&end) {
+                publisher.publish(draft);
+            }
+        });
+        match &end.error {
+            None => tracing::info!("finished"),
+            Some(error) => tracing::info!(error = error.message, kind = error.kind(), "ended"),
+        }
+    }
+
+    /// Makes up for what could not be recorded, and forgets what is old.
+    async fn tidy(&self) {
+        loop {
+            let Some(oldest) = self.lock().unwritten.front().cloned() else { break };
+            if self.journal.finish(&oldest).await.is_err() {
+                break;
+            }
+            self.lock().unwritten.retain(|op| op.id != oldest.id);
+        }
+        if let Err(fault) = self.journal.prune().await {
+            tracing::debug!(%fault, "old operations are not removed");
+        }
+    }
+}
