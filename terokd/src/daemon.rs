@@ -16,7 +16,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use terok_config::env::Environment;
 use terok_config::global::TerokdConfig;
-use terok_proto::config::Severity;
 use terok_proto::daemon::{
     DaemonState, DaemonStatus, OperationCounts, PodmanStatus, ProjectCounts, VaultSummary,
 };
@@ -332,7 +331,8 @@ impl Daemon {
                 "operations".to_owned(),
             ],
             epoch: self.bus.epoch().to_owned(),
-            warnings: errors
+            warnings: snapshot
+                .global_errors()
                 .map(|p| {
                     format!(
                         "{}: {}: {}",

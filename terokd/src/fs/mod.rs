@@ -1,1 +1,205 @@
-//! fs
+//! The only place that writes files: whole or not at all, with the mode from the start.
+
+pub mod remove;
+pub mod tree;
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use terok_proto::{Fault, Kind};
+
+/// Replaces a file's content: readers see the old file or the new one, never a mixture. Writes through symbolic
+/// links; an existing file keeps its mode and owner, a new one gets `mode`.
+///
+/// # Errors
+/// What stands there is no regular file, or the system refuses. The old content is untouched then.
+pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Fault> {
+    let target = final_target(path)?;
+    let existing = match std::fs::metadata(&target) {
+        Ok(meta) if meta.is_file() => Some(meta),
+        Ok(_) => {
+            return Err(Fault::new(
+                Kind::StorageError,
+                format!("`{}` is not a regular file", path.display()),
+            )
+            .with("path", path.to_string_lossy()));
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(Fault::io("inspect", path, &error)),
+    };
+    let mode = existing.as_ref().map_or(mode, |meta| meta.mode() & 0o7777);
+    let owner = existing.map(|meta| (meta.uid(), meta.gid()));
+    let dir = parent(&target);
+    let temporary = tempfile::Builder::new()
+        .prefix(".terokd-")
+        .suffix(".tmp")
+        .permissions(std::fs::Permissions::from_mode(0o600))
+        .tempfile_in(dir)
+        .map_err(|e| Fault::io("create a file in", dir, &e))?;
+    let fail = |e: &io::Error| Fault::io("write", path, e);
+    let mut file = temporary.as_file();
+    file.write_all(bytes).map_err(|e| fail(&e))?;
+    if let Some((uid, gid)) = owner {
+        // Only root can give files away; for anybody else the owner is right already.
+        let _ = std::os::unix::fs::fchown(file, Some(uid), Some(gid));
+    }
+    file.set_permissions(std::fs::Permissions::from_mode(mode))
+        .map_err(|e| fail(&e))?;
+    file.sync_all().map_err(|e| fail(&e))?;
+    temporary.persist(&target).map_err(|e| fail(&e.error))?;
+    sync_dir(dir)
+}
+
+/// Creates a file that must not exist yet.
+///
+/// # Errors
+/// `already_exists`, or the system refuses; nothing is left behind then.
+pub fn create_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Fault> {
+    let opened = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(path);
+    let mut file = match opened {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(Fault::new(
+                Kind::AlreadyExists,
+                format!("`{}` exists already", path.display()),
+            ));
+        }
+        Err(error) => return Err(Fault::io("create", path, &error)),
+    };
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    if let Err(error) = written {
+        let _ = std::fs::remove_file(path);
+        return Err(Fault::io("write", path, &error));
+    }
+    sync_dir(parent(path))
+}
+
+/// Makes a directory that only we can enter, and those above it that are missing.
+///
+/// # Errors
+/// The system refuses, or something else stands there.
+pub fn create_dir_private(path: &Path) -> Result<(), Fault> {
+    create_dir_all_mode(path, 0o700)
+}
+
+/// Makes a directory with that mode, and those above it that are missing. An existing one is left as it is.
+///
+/// # Errors
+/// The system refuses, or something else stands there.
+pub fn create_dir_all_mode(path: &Path, mode: u32) -> Result<(), Fault> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let made = DirBuilder::new().recursive(true).mode(mode).create(path);
+    made.map_err(|e| Fault::io("create the directory", path, &e))
+}
+
+/// Reads a regular file of at most `max` bytes.
+///
+/// # Errors
+/// It is larger, no regular file, or unreadable.
+pub fn read_limited(path: &Path, max: u64) -> Result<Vec<u8>, Fault> {
+    let fail = |e: &io::Error| Fault::io("read", path, e);
+    // A pipe would block the open itself.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_CLOEXEC)
+        .open(path)
+        .map_err(|e| fail(&e))?;
+    if !file.metadata().map_err(|e| fail(&e))?.is_file() {
+        return Err(Fault::new(
+            Kind::StorageError,
+            format!("`{}` is not a regular file", path.display()),
+        ));
+    }
+    let mut bytes = Vec::new();
+    file.take(max + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|e| fail(&e))?;
+    if bytes.len() as u64 > max {
+        return Err(Fault::new(
+            Kind::StorageError,
+            format!("`{}` is larger than {max} bytes", path.display()),
+        ));
+    }
+    Ok(bytes)
+}
+
+/// Makes renames and new files in a directory durable.
+///
+/// # Errors
+/// The system refuses.
+pub fn sync_dir(dir: &Path) -> Result<(), Fault> {
+    File::open(dir)
+        .and_then(|file| file.sync_all())
+        .map_err(|e| Fault::io("sync", dir, &e))
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
+}
+
+/// Where a chain of symbolic links ends, whether or not anything is there.
+fn final_target(path: &Path) -> Result<PathBuf, Fault> {
+    let mut path = path.to_owned();
+    for _ in 0..40 {
+        match std::fs::read_link(&path) {
+            Ok(link) => path = parent(&path).join(link),
+            Err(_) => return Ok(path),
+        }
+    }
+    Err(Fault::new(
+        Kind::StorageError,
+        format!("`{}` is a loop of symbolic links", path.display()),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_link_stays_and_its_target_keeps_its_mode() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let (real, link) = (dir.path().join("real"), dir.path().join("link"));
+        std::fs::write(&real, "old").expect("write");
+        std::fs::set_permissions(&real, std::fs::Permissions::from_mode(0o640)).expect("mode");
+        symlink("real", &link).expect("link");
+        replace(&link, b"new", 0o600).expect("replace");
+        assert!(link.symlink_metadata().expect("link").is_symlink());
+        assert_eq!(std::fs::read_to_string(&real).expect("read"), "new");
+        assert_eq!(real.metadata().expect("meta").mode() & 0o7777, 0o640);
+        assert_eq!(std::fs::read_dir(dir.path()).expect("dir").count(), 2);
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_replaced() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let error = replace(dir.path(), b"x", 0o600).expect_err("a directory");
+        assert_eq!(error.kind, Kind::StorageError);
+        symlink("loop", dir.path().join("loop")).expect("link");
+        assert!(replace(&dir.path().join("loop"), b"x", 0o600).is_err());
+        assert!(read_limited(&dir.path().join("none"), 9).is_err());
+    }
+
+    #[test]
+    fn reading_is_bounded() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("f");
+        create_new(&path, b"12345", 0o600).expect("create");
+        assert_eq!(
+            create_new(&path, b"", 0o600).expect_err("exists").kind,
+            Kind::AlreadyExists
+        );
+        assert_eq!(read_limited(&path, 5).expect("fits"), b"12345");
+        assert!(read_limited(&path, 4).is_err());
+    }
+}

@@ -1,1 +1,3 @@
-//! git
+//! Git as the daemon sees it. Knows nothing of projects.
+
+pub mod identity;

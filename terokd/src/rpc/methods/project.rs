@@ -16,7 +16,7 @@ use terok_proto::{Fault, Kind, Method};
 pub(super) fn register(r: &mut Registrar) {
     r.raw(|d, _: m::ListProjects| async move {
         let snapshot = d.registry.snapshot();
-        joined(snapshot.projects.values().filter_map(|entry| entry.raw()))
+        joined(snapshot.projects.values().filter_map(|entry| entry.text()))
     });
     r.raw(|d, _: m::DiscoverProjects| async move {
         let snapshot = d.registry.snapshot();
@@ -24,7 +24,7 @@ pub(super) fn register(r: &mut Registrar) {
             snapshot
                 .projects
                 .values()
-                .filter_map(|entry| entry.config_raw()),
+                .filter_map(|entry| entry.config_text()),
         )?;
         let broken: Vec<BrokenProject> = snapshot
             .projects
@@ -195,13 +195,13 @@ fn delete_spec<M: Method>(project_id: &str, params: &M) -> OpSpec {
 }
 
 /// A JSON array of texts that are JSON already.
-fn joined<'a>(items: impl Iterator<Item = &'a RawValue>) -> Result<Raw, Fault> {
+fn joined<'a>(items: impl Iterator<Item = &'a str>) -> Result<Raw, Fault> {
     let mut out = String::from("[");
     for item in items {
         if out.len() > 1 {
             out.push(',');
         }
-        out.push_str(item.get());
+        out.push_str(item);
     }
     out.push(']');
     raw(out)
