@@ -1,0 +1,64 @@
+# The one door to everything: `make demo`, `make test`, `make bench`, `make lint`, `make install`, `make reference`.
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+UNITDIR ?= $(PREFIX)/lib/systemd/user
+CARGO ?= cargo
+TARGET = $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
+
+.PHONY: all build release demo test bench lint install uninstall reference clean
+
+all: build
+
+build:
+	$(CARGO) build --workspace --locked
+
+release:
+	$(CARGO) build --workspace --release --locked
+
+# Builds, then shows the whole way from nothing to a project and back, in a home of its own.
+demo: build
+	tests/demo/demo.sh $(TARGET)/debug
+
+# Installs what the tests talk to where that is possible, builds, and runs everything.
+test:
+	tests/env/run-tests
+
+# One line per measurement; the same as JSON in target/bench.json.
+bench: release
+	$(TARGET)/release/terok-bench --json $(TARGET)/bench.json
+
+lint:
+	$(CARGO) fmt --all -- --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	@if command -v cargo-deny >/dev/null; then cargo deny check licenses bans sources; \
+	else echo "cargo-deny is not installed: licences, bans and sources are not checked"; fi
+
+# Programs, user units, completions and man pages below $(DESTDIR)$(PREFIX).
+install: release
+	install -D -m 755 $(TARGET)/release/terokd $(DESTDIR)$(PREFIX)/bin/terokd
+	install -D -m 755 $(TARGET)/release/terokctl $(DESTDIR)$(PREFIX)/bin/terokctl
+	install -d $(DESTDIR)$(UNITDIR)
+	sed 's#@BINDIR@#$(PREFIX)/bin#' systemd/terokd.service > $(DESTDIR)$(UNITDIR)/terokd.service
+	install -m 644 systemd/terokd.socket $(DESTDIR)$(UNITDIR)/terokd.socket
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
+	  $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d $(DESTDIR)$(PREFIX)/share/man/man1
+	$(TARGET)/release/terokctl completions bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/terokctl
+	$(TARGET)/release/terokctl completions zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_terokctl
+	$(TARGET)/release/terokctl completions fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/terokctl.fish
+	$(TARGET)/release/terokctl man $(DESTDIR)$(PREFIX)/share/man/man1
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/terokd $(DESTDIR)$(PREFIX)/bin/terokctl \
+	  $(DESTDIR)$(UNITDIR)/terokd.service $(DESTDIR)$(UNITDIR)/terokd.socket \
+	  $(DESTDIR)$(PREFIX)/share/bash-completion/completions/terokctl \
+	  $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_terokctl \
+	  $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/terokctl.fish \
+	  $(DESTDIR)$(PREFIX)/share/man/man1/terokctl*.1
+
+# Writes the generated reference pages; a test fails when they are not current.
+reference: build
+	UPDATE_REFERENCE=1 $(CARGO) test -q -p terok-tests --test it reference::
+
+clean:
+	$(CARGO) clean

@@ -1,0 +1,117 @@
+#!/usr/bin/env bash
+# From nothing to a project and back, as a person would do it with terokctl: demo.sh [DIRECTORY WITH THE PROGRAMS]
+# Runs in a home of its own and takes everything away afterwards. Exit status 0 means that everything worked.
+set -euo pipefail
+bin=$(cd "${1:-$(dirname "$0")/../../target/debug}" && pwd)
+export PATH=$bin:$PATH NO_COLOR=1
+demo=$(mktemp -d)
+export HOME=$demo/home XDG_RUNTIME_DIR=$demo/run
+unset XDG_CONFIG_HOME XDG_DATA_HOME XDG_STATE_HOME TEROKD_SOCKET TEROK_STATE_DIR "${!TEROKD_@}" 2>/dev/null || true
+mkdir -m 700 "$HOME" "$XDG_RUNTIME_DIR"
+# Root's own places are /etc, /run and /var/lib; a demo has no business there.
+export TEROK_ROOT=$HOME/.local/share/terok TEROK_CONFIG_DIR=$HOME/.config/terok TEROK_CONFIG_FILE=$HOME/.config/terok/config.yml \
+  TEROK_RUNTIME_DIR=$HOME/.cache/terok TEROK_SANDBOX_RUNTIME_DIR=$XDG_RUNTIME_DIR/sandbox
+watcher=
+finish() {
+  local status=$?
+  [ -z "$watcher" ] || kill "$watcher" 2>/dev/null || true
+  terokctl --no-autostart daemon stop >/dev/null 2>&1 || true
+  local pid
+  pid=$(cat "$XDG_RUNTIME_DIR/terok/terokd.sock.lock" 2>/dev/null || true)
+  if [ -n "$pid" ]; then
+    for _ in $(seq 100); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
+    if kill -0 "$pid" 2>/dev/null; then kill -9 "$pid" 2>/dev/null || true; fi
+  fi
+  rm -rf "$demo"
+  [ $status = 0 ] && echo "demo: everything worked" || echo "demo: FAILED (exit status $status)" >&2
+  exit $status
+}
+trap finish EXIT
+
+say() { printf '\n\033[1m%s\033[0m\n' "$*" | if [ -t 1 ]; then cat; else sed 's/\x1b\[[0-9]*m//g'; fi; }
+run() { printf '$ %s\n' "$*"; "$@"; }
+fail() { echo "demo: $*" >&2; exit 1; }
+# The string member $1 of a JSON object on stdin, as JSON writes it.
+member() { sed -nE "s/.*\"$1\":(\"([^\"\\\\]|\\\\.)*\"|null).*/\1/p"; }
+
+say "1. A real git repository to work on"
+git init -q -b main "$demo/work"
+git -C "$demo/work" -c user.name=Ada -c user.email=ada@example.com commit -q --allow-empty -m "first commit"
+git clone -q --bare "$demo/work" "$demo/upstream.git"
+git -C "$demo/upstream.git" log --oneline
+
+say "2. The daemon starts in the background"
+run terokctl daemon start
+run terokctl daemon status
+
+say "3. The wizard's own questions, answers and text make a project"
+run terokctl call questions '{}' >"$demo/questions"
+echo "  $(grep -o '"key"' "$demo/questions" | wc -l) questions"
+answers=
+answer() { # KEY RAW: normalised and judged by the daemon
+  local result value error
+  result=$(terokctl --json call validate_answer "{\"question\":\"$1\",\"raw\":\"$2\"}")
+  value=$(member value <<<"$result")
+  error=$(member error <<<"$result")
+  [ "$error" = null ] || fail "the daemon refuses $2 for $1: $error"
+  printf '  %-16s %s\n' "$1" "$value"
+  answers="$answers${answers:+,}\"$1\":$value"
+}
+answer security_class online
+answer base ubuntu
+answer project_id "My Demo!"
+answer upstream_url "file://$demo/upstream.git"
+answer default_branch main
+answer user_snippet "RUN echo hello"
+text=$(terokctl --json call render_project_yaml "{\"values\":{$answers}}")
+run terokctl call write_project_yaml "{\"project_id\":\"my-demo\",\"rendered\":$text}"
+
+say "4. An edit arrives as an event"
+file=$HOME/.config/terok/projects/my-demo/project.yml
+terokctl --json watch --project my-demo >"$demo/events" &
+watcher=$!
+class=gatekeeping
+for _ in $(seq 60); do
+  # Until the watcher listens nobody hears us, so edit again.
+  sed -i -E "s/(security_class: *\"?)(online|gatekeeping)/\1$class/" "$file"
+  for _ in $(seq 10); do
+    if grep -q 'project.changed' "$demo/events"; then break 2; fi
+    sleep 0.05
+  done
+  [ $class = online ] && class=gatekeeping || class=online
+done
+grep -m1 'project.changed' "$demo/events" || fail "no event for an edit"
+kill "$watcher" 2>/dev/null || true
+wait "$watcher" 2>/dev/null || true
+watcher=
+
+say "5. Listed and shown"
+run terokctl project list
+run terokctl project show my-demo
+terokctl project list | grep -q my-demo || fail "the project is not listed"
+
+say "6. Validated: a typo is told with its line, and nothing breaks"
+cp "$file" "$demo/good.yml"
+echo "projecct: {}" >>"$file"
+run terokctl call daemon.reload
+run terokctl call config.problems | tee "$demo/problems"
+grep -q projecct "$demo/problems" || fail "the typo is not reported"
+if run terokctl project show my-demo; then fail "a broken project is shown as if it were fine"; fi
+cat "$demo/good.yml" >"$file"
+run terokctl call daemon.reload
+[ "$(terokctl --json call config.problems)" = "[]" ] || fail "problems stay after the repair"
+
+say "7. A sibling that shares the gate"
+run terokctl project derive my-demo my-demo-exp
+run terokctl project list
+
+say "8. Deleted, with an archive"
+run terokctl project delete my-demo-exp --yes
+archive=$(ls "$HOME"/.local/share/terok/archive/*_my-demo-exp.tar.gz)
+tar -tzf "$archive" | sed 's/^/  /'
+run terokctl project list
+if terokctl project list | grep -q my-demo-exp; then fail "the project is still listed"; fi
+
+say "9. The end"
+run terokctl daemon stop
+if terokctl --no-autostart daemon status >/dev/null 2>&1; then fail "the daemon still answers"; fi
