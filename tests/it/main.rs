@@ -6,5 +6,6 @@ mod events;
 mod ops;
 mod projects;
 mod socket;
+mod systemd;
 mod watch;
 mod wire;
