@@ -113,11 +113,7 @@ pub async fn start(env: Environment, settings: Settings) -> Result<Running, Star
     let snapshot = registry.snapshot();
     let store = Store::open(&snapshot.paths.terokd_dir.join("state.db")).await?;
     let (ops, resumable) = Ops::open(store, bus.clone(), tasks.clone()).await?;
-    let domain = Domain {
-        env: Arc::clone(&env),
-        registry: registry.clone(),
-        bus: bus.clone(),
-    };
+    let domain = Domain::new(Arc::clone(&env), registry.clone(), bus.clone());
     let daemon = Arc::new(Daemon {
         limits: limits(&snapshot.global.terokd),
         metrics: Arc::default(),
@@ -298,10 +294,6 @@ impl Daemon {
             (false, true) => DaemonState::Ready,
             (false, false) => DaemonState::Starting,
         };
-        let errors = snapshot
-            .problems()
-            .into_iter()
-            .filter(|p| p.severity == Severity::Error && p.project_id.is_none());
         DaemonStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             api_version: API_VERSION.to_owned(),

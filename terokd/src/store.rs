@@ -61,15 +61,22 @@ impl Store {
                 private_file(path)?;
                 connect(path).await.map_err(|error| match error {
                     OpenError::Fault(fault) => fault,
-                    OpenError::NotADatabase => {
-                        Fault::new(Kind::StorageError, format!("cannot create a database at `{}`", path.display()))
-                    }
+                    OpenError::NotADatabase => Fault::new(
+                        Kind::StorageError,
+                        format!("cannot create a database at `{}`", path.display()),
+                    ),
                 })?
             }
         };
-        let inner =
-            Inner { path: path.to_owned(), writer: Mutex::new(writer), reader: Mutex::new(reader), _lock: lock };
-        Ok(Self { inner: Arc::new(inner) })
+        let inner = Inner {
+            path: path.to_owned(),
+            writer: Mutex::new(writer),
+            reader: Mutex::new(reader),
+            _lock: lock,
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
     }
 
     /// Where the database is.
@@ -95,7 +102,10 @@ impl Store {
 
 /// Makes directory and file private, and takes the lock.
 fn prepare(path: &Path) -> Result<File, Fault> {
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    let dir = path
+        .parent()
+        .filter(|dir| !dir.as_os_str().is_empty())
+        .unwrap_or_else(|| Path::new("."));
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -167,9 +177,16 @@ async fn connect(path: &Path) -> Result<(SqliteConnection, SqliteConnection), Op
         .statement_cache_capacity(16)
         .pragma("cache_size", "-256")
         .disable_statement_logging();
-    let mut writer = options.clone().journal_mode(SqliteJournalMode::Wal).connect().await.map_err(failed)?;
-    let version: i64 =
-        sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut writer).await.map_err(failed)?;
+    let mut writer = options
+        .clone()
+        .journal_mode(SqliteJournalMode::Wal)
+        .connect()
+        .await
+        .map_err(failed)?;
+    let version: i64 = sqlx::query_scalar("PRAGMA user_version")
+        .fetch_one(&mut writer)
+        .await
+        .map_err(failed)?;
     let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
     if version > known {
         return Err(OpenError::Fault(
@@ -185,7 +202,9 @@ async fn connect(path: &Path) -> Result<(SqliteConnection, SqliteConnection), Op
         ));
     }
     if version < known {
-        migrate(&mut writer, usize::try_from(version).unwrap_or(0)).await.map_err(failed)?;
+        migrate(&mut writer, usize::try_from(version).unwrap_or(0))
+            .await
+            .map_err(failed)?;
     }
     let reader = options.read_only(true).connect().await.map_err(failed)?;
     Ok((writer, reader))
@@ -204,12 +223,16 @@ async fn migrate(connection: &mut SqliteConnection, from: usize) -> Result<(), s
 
 /// Renames a file that is no database, and the journals that belonged to it.
 fn set_aside(path: &Path) -> Result<(), Fault> {
-    let stamp = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%3fZ").to_string();
+    let stamp = jiff::Timestamp::now()
+        .strftime("%Y%m%dT%H%M%S%3fZ")
+        .to_string();
     let kept = beside(path, &format!(".corrupt-{stamp}"));
     std::fs::rename(path, &kept).map_err(|e| io_fault("set aside", path, &e))?;
     for journal in ["-wal", "-shm"] {
         match std::fs::rename(beside(path, journal), beside(&kept, journal)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io_fault("set aside", path, &e)),
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(io_fault("set aside", path, &e));
+            }
             _ => {}
         }
     }
@@ -234,14 +257,16 @@ fn io_fault(action: &str, path: &Path, error: &io::Error) -> Fault {
         io::ErrorKind::PermissionDenied => fault.hint(WRITABLE),
         io::ErrorKind::ReadOnlyFilesystem => fault.hint(READ_ONLY),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => fault.hint(FULL),
-        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists | io::ErrorKind::IsADirectory => {
-            fault.hint("move away what stands in the way: a directory and a plain file belong there")
-        }
+        io::ErrorKind::NotADirectory
+        | io::ErrorKind::AlreadyExists
+        | io::ErrorKind::IsADirectory => fault
+            .hint("move away what stands in the way: a directory and a plain file belong there"),
         _ => fault,
     }
 }
 
-const WRITABLE: &str = "make the file and its directory readable and writable for the user who runs terokd";
+const WRITABLE: &str =
+    "make the file and its directory readable and writable for the user who runs terokd";
 const READ_ONLY: &str = "remount the file system writable, or set another state directory";
 const FULL: &str = "free some space on the file system, then try again";
 
@@ -250,8 +275,11 @@ fn fault(action: &str, path: &Path, error: &sqlx::Error) -> Fault {
         sqlx::Error::Database(database) => database.message().to_owned(),
         other => other.to_string(),
     };
-    let fault = Fault::new(Kind::StorageError, format!("cannot {action} `{}`: {reason}", path.display()))
-        .with("path", path.to_string_lossy());
+    let fault = Fault::new(
+        Kind::StorageError,
+        format!("cannot {action} `{}`: {reason}", path.display()),
+    )
+    .with("path", path.to_string_lossy());
     // SQLite's primary result codes.
     match primary_code(error) {
         Some(3 | 14) => fault.hint(WRITABLE),

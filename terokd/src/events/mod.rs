@@ -56,7 +56,13 @@ pub struct Draft {
 impl Draft {
     /// An event of that kind, about nothing yet.
     pub fn new(kind: EventKind) -> Self {
-        Self { kind, project_id: None, task_id: None, operation_id: None, data: json!({}) }
+        Self {
+            kind,
+            project_id: None,
+            task_id: None,
+            operation_id: None,
+            data: json!({}),
+        }
     }
 
     /// The project it is about.
@@ -99,7 +105,9 @@ pub struct Filter {
 
 impl Filter {
     fn wants(&self, event: &Event) -> bool {
-        self.kinds.as_ref().is_none_or(|kinds| kinds.contains(&event.kind))
+        self.kinds
+            .as_ref()
+            .is_none_or(|kinds| kinds.contains(&event.kind))
             && self
                 .projects
                 .as_ref()
@@ -126,7 +134,11 @@ impl fmt::Debug for Start {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Now => f.write_str("Now"),
-            Self::Since { epoch, seq } => f.debug_struct("Since").field("epoch", epoch).field("seq", seq).finish(),
+            Self::Since { epoch, seq } => f
+                .debug_struct("Since")
+                .field("epoch", epoch)
+                .field("seq", seq)
+                .finish(),
             Self::Snapshot(_) => f.write_str("Snapshot"),
         }
     }
@@ -134,7 +146,10 @@ impl fmt::Debug for Start {
 
 impl fmt::Debug for Bus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bus").field("epoch", &self.0.epoch).field("seq", &self.seq()).finish()
+        f.debug_struct("Bus")
+            .field("epoch", &self.0.epoch)
+            .field("seq", &self.seq())
+            .finish()
     }
 }
 
@@ -188,7 +203,11 @@ impl Bus {
     /// A stream with an epoch of its own.
     pub fn new() -> Self {
         let latest = watch::Sender::new(0);
-        Self(Arc::new(Shared { epoch: random_hex(), ring: Mutex::default(), latest }))
+        Self(Arc::new(Shared {
+            epoch: random_hex(),
+            ring: Mutex::default(),
+            latest,
+        }))
     }
 
     /// The epoch: random per start.
@@ -213,7 +232,10 @@ impl Bus {
     /// Changes state and publishes what it means, as one step towards every reader. The closure must be quick and
     /// must not use the bus.
     pub fn commit<T>(&self, change: impl FnOnce(&mut Publisher<'_>) -> T) -> T {
-        let mut publisher = Publisher { epoch: &self.0.epoch, ring: self.ring() };
+        let mut publisher = Publisher {
+            epoch: &self.0.epoch,
+            ring: self.ring(),
+        };
         let result = change(&mut publisher);
         let seq = publisher.ring.seq;
         drop(publisher);
@@ -240,14 +262,34 @@ impl Bus {
                     (seq, None)
                 } else {
                     // What came before the ring is lost; the ring itself need not be.
-                    let position = if epoch == self.0.epoch && seq < oldest { oldest } else { now };
-                    let reason = if epoch == self.0.epoch { "expired" } else { "epoch" };
-                    (position, told(EventKind::Gap, json!({"reason": reason, "since": seq, "resumes_after": position})))
+                    let position = if epoch == self.0.epoch && seq < oldest {
+                        oldest
+                    } else {
+                        now
+                    };
+                    let reason = if epoch == self.0.epoch {
+                        "expired"
+                    } else {
+                        "epoch"
+                    };
+                    (
+                        position,
+                        told(
+                            EventKind::Gap,
+                            json!({"reason": reason, "since": seq, "resumes_after": position}),
+                        ),
+                    )
                 }
             }
         };
         drop(ring);
-        Subscription { bus: self.clone(), filter, position, first, latest }
+        Subscription {
+            bus: self.clone(),
+            filter,
+            position,
+            first,
+            latest,
+        }
     }
 }
 
@@ -284,7 +326,11 @@ impl Subscription {
         if self.position < oldest {
             let missed = oldest - self.position;
             self.position = oldest;
-            return Some(published(&shared.epoch, oldest, Draft::new(EventKind::Lagged).data(json!({"missed": missed}))));
+            return Some(published(
+                &shared.epoch,
+                oldest,
+                Draft::new(EventKind::Lagged).data(json!({"missed": missed})),
+            ));
         }
         let skip = usize::try_from(self.position - oldest).unwrap_or(usize::MAX);
         for event in ring.events.iter().skip(skip) {

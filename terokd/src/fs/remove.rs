@@ -136,7 +136,13 @@ pub fn rename_beside(
     }
     let new_name = tree::c_name(new_name)?;
     let flags = RenameFlags::RENAME_NOREPLACE;
-    match renameat2(&parent, name.as_c_str(), &parent, new_name.as_c_str(), flags) {
+    match renameat2(
+        &parent,
+        name.as_c_str(),
+        &parent,
+        new_name.as_c_str(),
+        flags,
+    ) {
         // File systems without the flag: the check and the rename are two steps there.
         Err(Errno::EINVAL | Errno::ENOSYS) => {
             let there = fstatat(&parent, new_name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
@@ -228,7 +234,10 @@ mod tests {
         fs::set_permissions(root.join("locked"), fs::Permissions::from_mode(0o500)).unwrap();
         assert!(remove_tree(&root, None).unwrap().is_complete());
         assert!(!root.exists());
-        assert!(remove_tree(&root, None).unwrap().is_complete(), "absent is fine");
+        assert!(
+            remove_tree(&root, None).unwrap().is_complete(),
+            "absent is fine"
+        );
     }
 
     #[test]

@@ -118,7 +118,9 @@ pub fn walk(
     let stat = fstat(&current)?;
     let identity = Identity::from_stat(&stat);
     if expected.is_some_and(|expected| expected != identity) {
-        return Err(io::Error::other("it is not the directory that was expected"));
+        return Err(io::Error::other(
+            "it is not the directory that was expected",
+        ));
     }
     let at = At {
         dir: parent,
@@ -135,7 +137,8 @@ pub fn walk(
     while let Some(frame) = frames.last_mut() {
         if let Some(child) = frame.todo.pop() {
             rel.push(OsStr::from_bytes(child.to_bytes()));
-            if let Some((directory, frame)) = descend(&current, child, &mut rel, options, visitor)? {
+            if let Some((directory, frame)) = descend(&current, child, &mut rel, options, visitor)?
+            {
                 current = directory;
                 frames.push(frame);
             } else {
@@ -253,10 +256,7 @@ fn scan(
         if name == c"." || name == c".." {
             continue;
         }
-        let maybe_directory = matches!(
-            entry.file_type(),
-            None | Some(nix::dir::Type::Directory)
-        );
+        let maybe_directory = matches!(entry.file_type(), None | Some(nix::dir::Type::Directory));
         if options.sorted || maybe_directory {
             todo.push(name.to_owned());
             continue;
@@ -304,7 +304,11 @@ fn open_plain(parent: BorrowedFd<'_>, name: &CStr, same_mount: bool) -> Result<O
     if same_mount {
         resolve |= ResolveFlag::RESOLVE_NO_XDEV;
     }
-    match openat2(parent, name, OpenHow::new().flags(DIRECTORY).resolve(resolve)) {
+    match openat2(
+        parent,
+        name,
+        OpenHow::new().flags(DIRECTORY).resolve(resolve),
+    ) {
         // A kernel or a sandbox without the call: the device is compared instead.
         Err(Errno::ENOSYS | Errno::EPERM) => {
             let directory = openat(parent, name, DIRECTORY, Mode::empty())?;

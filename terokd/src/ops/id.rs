@@ -12,15 +12,23 @@ pub(super) struct Ids {
 impl Ids {
     /// Goes on after the greatest id so far.
     pub(super) fn after(greatest: Option<&str>) -> Self {
-        let last = greatest.and_then(|id| u64::from_str_radix(id.get(..12)?, 16).ok()).unwrap_or(0);
-        Self { last_ms: AtomicU64::new(last) }
+        let last = greatest
+            .and_then(|id| u64::from_str_radix(id.get(..12)?, 16).ok())
+            .unwrap_or(0);
+        Self {
+            last_ms: AtomicU64::new(last),
+        }
     }
 
     /// The next id: 12 hex digits of milliseconds, 16 of chance.
     pub(super) fn next(&self) -> String {
         let now = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
         let before = self.last_ms.fetch_max(now, Ordering::Relaxed);
-        let ms = if now > before { now } else { self.last_ms.fetch_add(1, Ordering::Relaxed) + 1 };
+        let ms = if now > before {
+            now
+        } else {
+            self.last_ms.fetch_add(1, Ordering::Relaxed) + 1
+        };
         // A hasher that the system's random source has keyed: enough against guessing.
         let chance = RandomState::new().hash_one(ms);
         format!("{ms:012x}-{chance:016x}")

@@ -45,7 +45,9 @@ pub(super) struct Wanted<'a> {
 impl Wanted<'_> {
     pub(super) fn shows(&self, operation: &Operation) -> bool {
         self.state.is_none_or(|state| operation.state == state)
-            && self.project_id.is_none_or(|id| operation.project_id.as_deref() == Some(id))
+            && self
+                .project_id
+                .is_none_or(|id| operation.project_id.as_deref() == Some(id))
     }
 }
 
@@ -58,7 +60,12 @@ impl Journal {
     }
 
     /// Records that an operation begins.
-    pub(super) async fn begin(&self, operation: &Operation, params: &Value, resumable: bool) -> Result<(), Fault> {
+    pub(super) async fn begin(
+        &self,
+        operation: &Operation,
+        params: &Value,
+        resumable: bool,
+    ) -> Result<(), Fault> {
         let query = sqlx::query(
             "INSERT INTO operations (id, method, project_id, task_id, resumable, state, started_at, params) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
@@ -76,15 +83,21 @@ impl Journal {
 
     /// Records how far an operation is.
     pub(super) async fn progress(&self, id: &str, progress: &Progress) -> Result<(), Fault> {
-        let query = sqlx::query("UPDATE operations SET progress = ?2 WHERE id = ?1 AND finished_at IS NULL")
-            .bind(id.to_owned())
-            .bind(text(progress));
+        let query = sqlx::query(
+            "UPDATE operations SET progress = ?2 WHERE id = ?1 AND finished_at IS NULL",
+        )
+        .bind(id.to_owned())
+        .bind(text(progress));
         self.write("record progress in", query).await
     }
 
     /// Records how an operation ended.
     pub(super) async fn finish(&self, operation: &Operation) -> Result<(), Fault> {
-        let result = operation.result.as_ref().map(Value::to_string).filter(|result| result.len() <= MAX_RESULT);
+        let result = operation
+            .result
+            .as_ref()
+            .map(Value::to_string)
+            .filter(|result| result.len() <= MAX_RESULT);
         let query = sqlx::query(
             "UPDATE operations SET state = ?2, finished_at = ?3, progress = ?4, error = ?5, result = ?6, params = NULL \
              WHERE id = ?1",
@@ -95,7 +108,8 @@ impl Journal {
         .bind(operation.progress.as_ref().and_then(text))
         .bind(operation.error.as_ref().and_then(text))
         .bind(result);
-        self.write("record the end of the operation in", query).await
+        self.write("record the end of the operation in", query)
+            .await
     }
 
     /// Removes finished operations that are too many or too old.
@@ -116,8 +130,12 @@ impl Journal {
     pub(super) async fn get(&self, id: &str) -> Result<Option<Operation>, Fault> {
         let sql = sqlx::AssertSqlSafe(format!("{COLUMNS} WHERE id = ?1"));
         let mut reader = self.store.reader().await;
-        let row = sqlx::query(sql).bind(id.to_owned()).fetch_optional(&mut *reader).await;
-        row.and_then(|row| row.map(|row| operation(&row)).transpose()).map_err(|e| self.store.fault("read", &e))
+        let row = sqlx::query(sql)
+            .bind(id.to_owned())
+            .fetch_optional(&mut *reader)
+            .await;
+        row.and_then(|row| row.map(|row| operation(&row)).transpose())
+            .map_err(|e| self.store.fault("read", &e))
     }
 
     /// Those wanted, newest first; large results are left out.
@@ -132,8 +150,16 @@ impl Journal {
             .bind(MAX_LISTED)
             .fetch(&mut *reader);
         let (mut operations, mut budget) = (Vec::new(), MAX_LIST);
-        while let Some(row) = rows.try_next().await.map_err(|e| self.store.fault("read", &e))? {
-            let size = row.try_get::<Option<&str>, _>("result").ok().flatten().map_or(0, str::len);
+        while let Some(row) = rows
+            .try_next()
+            .await
+            .map_err(|e| self.store.fault("read", &e))?
+        {
+            let size = row
+                .try_get::<Option<&str>, _>("result")
+                .ok()
+                .flatten()
+                .map_or(0, str::len);
             let mut operation = operation(&row).map_err(|e| self.store.fault("read", &e))?;
             match budget.checked_sub(size) {
                 Some(left) => budget = left,
@@ -148,7 +174,10 @@ impl Journal {
     pub(super) async fn unfinished(&self) -> Result<Vec<Unfinished>, Fault> {
         let sql = sqlx::AssertSqlSafe(format!("{COLUMNS} WHERE finished_at IS NULL ORDER BY id"));
         let mut reader = self.store.reader().await;
-        let rows = sqlx::query(sql).fetch_all(&mut *reader).await.map_err(|e| self.store.fault("read", &e))?;
+        let rows = sqlx::query(sql)
+            .fetch_all(&mut *reader)
+            .await
+            .map_err(|e| self.store.fault("read", &e))?;
         let read = |row: &SqliteRow| {
             Ok(Unfinished {
                 operation: operation(row)?,
@@ -156,7 +185,10 @@ impl Journal {
                 resumable: row.try_get("resumable")?,
             })
         };
-        rows.iter().map(read).collect::<sqlx::Result<_>>().map_err(|e| self.store.fault("read", &e))
+        rows.iter()
+            .map(read)
+            .collect::<sqlx::Result<_>>()
+            .map_err(|e| self.store.fault("read", &e))
     }
 
     /// The id that the next one must exceed.
@@ -174,7 +206,11 @@ impl Journal {
         query: sqlx::query::Query<'_, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>,
     ) -> Result<(), Fault> {
         let mut writer = self.store.writer().await;
-        query.execute(&mut *writer).await.map(drop).map_err(|e| self.store.fault(action, &e))
+        query
+            .execute(&mut *writer)
+            .await
+            .map(drop)
+            .map_err(|e| self.store.fault(action, &e))
     }
 }
 
@@ -186,15 +222,22 @@ pub(super) fn rfc3339(at: jiff::Timestamp) -> String {
 /// The operation of an id that nobody knows.
 pub(super) fn not_found(id: &str) -> Fault {
     let id: String = id.chars().take(64).collect();
-    Fault::new(Kind::OperationNotFound, format!("there is no operation `{id}`"))
-        .hint("finished operations are kept for 30 days, the newest 1,000 of them")
+    Fault::new(
+        Kind::OperationNotFound,
+        format!("there is no operation `{id}`"),
+    )
+    .hint("finished operations are kept for 30 days, the newest 1,000 of them")
 }
 
 fn operation(row: &SqliteRow) -> sqlx::Result<Operation> {
     let finished_at: Option<String> = row.try_get("finished_at")?;
     let state: &str = row.try_get("state")?;
     let state = STATES.iter().find(|(_, name)| *name == state).map_or(
-        if finished_at.is_some() { OperationState::Failed } else { OperationState::Running },
+        if finished_at.is_some() {
+            OperationState::Failed
+        } else {
+            OperationState::Running
+        },
         |(state, _)| *state,
     );
     Ok(Operation {
@@ -230,5 +273,8 @@ const STATES: [(OperationState, &str); 5] = [
 ];
 
 fn name(state: OperationState) -> &'static str {
-    STATES.iter().find(|(s, _)| *s == state).map_or("failed", |(_, name)| name)
+    STATES
+        .iter()
+        .find(|(s, _)| *s == state)
+        .map_or("failed", |(_, name)| name)
 }

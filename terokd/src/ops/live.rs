@@ -125,7 +125,10 @@ impl Live {
     }
 
     fn log(&self, stream: &str, line: &str) {
-        let line = LogLine { stream: cut(stream, 64), line: cut(line, MAX_LINE) };
+        let line = LogLine {
+            stream: cut(stream, 64),
+            line: cut(line, MAX_LINE),
+        };
         self.bus.commit(|publisher| {
             let mut state = self.lock();
             if state.over {
@@ -133,7 +136,9 @@ impl Live {
             }
             let draft = state.draft(EventKind::OperationLog);
             publisher.publish(draft.data(json!({"stream": line.stream, "line": line.line})));
-            state.followers.retain(|queue| queue.push(Update::Log(line.clone())));
+            state
+                .followers
+                .retain(|queue| queue.push(Update::Log(line.clone())));
         });
     }
 
@@ -147,9 +152,14 @@ impl Live {
         loop {
             let (tell_at, store_at) = {
                 let state = self.lock();
-                let tell_at = state.untold.then(|| state.told_at.map_or_else(Instant::now, |at| at + TELL_EVERY));
-                let store_at =
-                    state.unstored.then(|| stored_at.map_or_else(Instant::now, |at: Instant| at + STORE_EVERY));
+                let tell_at = state.untold.then(|| {
+                    state
+                        .told_at
+                        .map_or_else(Instant::now, |at| at + TELL_EVERY)
+                });
+                let store_at = state
+                    .unstored
+                    .then(|| stored_at.map_or_else(Instant::now, |at: Instant| at + STORE_EVERY));
                 (tell_at, store_at)
             };
             let next = match (tell_at, store_at) {
@@ -182,7 +192,9 @@ impl Live {
     /// The beginning, as an event. To be called by [`Bus::commit`].
     pub(super) fn started(&self) -> Draft {
         let state = self.lock();
-        state.draft(EventKind::OperationStarted).data(json!(state.operation))
+        state
+            .draft(EventKind::OperationStarted)
+            .data(json!(state.operation))
     }
 
     /// The end: from now on nothing is told any more. Answers the events that say so, progress that was held back
@@ -193,7 +205,9 @@ impl Live {
         state.operation = Operation::clone(end);
         let mut data = json!(end);
         if let Some(data) = data.as_object_mut()
-            && data.get("result").is_some_and(|result| result.to_string().len() > MAX_EVENT_RESULT)
+            && data
+                .get("result")
+                .is_some_and(|result| result.to_string().len() > MAX_EVENT_RESULT)
         {
             data.remove("result");
         }
@@ -222,8 +236,11 @@ impl State {
         }
         self.told_at = Some(Instant::now());
         let progress = self.operation.progress.clone()?;
-        let draft = self.draft(EventKind::OperationProgress).data(json!(progress));
-        self.followers.retain(|queue| queue.push(Update::Progress(progress.clone())));
+        let draft = self
+            .draft(EventKind::OperationProgress)
+            .data(json!(progress));
+        self.followers
+            .retain(|queue| queue.push(Update::Progress(progress.clone())));
         Some(draft)
     }
 
@@ -290,8 +307,15 @@ impl OpCx {
         if !self.live.token.is_cancelled() {
             return Ok(());
         }
-        let why = if self.live.stopping.load(Ordering::Acquire) { "the daemon stops" } else { "on request" };
-        Err(Fault::new(Kind::Cancelled, format!("the operation was cancelled: {why}")))
+        let why = if self.live.stopping.load(Ordering::Acquire) {
+            "the daemon stops"
+        } else {
+            "on request"
+        };
+        Err(Fault::new(
+            Kind::Cancelled,
+            format!("the operation was cancelled: {why}"),
+        ))
     }
 }
 

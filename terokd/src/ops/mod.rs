@@ -99,7 +99,11 @@ impl Ops {
     ///
     /// # Errors
     /// `storage_error`.
-    pub async fn open(store: Store, bus: Bus, tasks: Tasks) -> Result<(Self, Vec<Resumable>), Fault> {
+    pub async fn open(
+        store: Store,
+        bus: Bus,
+        tasks: Tasks,
+    ) -> Result<(Self, Vec<Resumable>), Fault> {
         let journal = Journal::new(store);
         let ids = Ids::after(journal.greatest_id().await?.as_deref());
         let mut resumable = Vec::new();
@@ -112,12 +116,30 @@ impl Ops {
                     operation: left.operation,
                 });
             } else {
-                tracing::warn!(operation = left.operation.id, method = left.operation.method, "was interrupted");
-                journal.finish(&ended(left.operation, Err(&interrupted()))).await?;
+                tracing::warn!(
+                    operation = left.operation.id,
+                    method = left.operation.method,
+                    "was interrupted"
+                );
+                journal
+                    .finish(&ended(left.operation, Err(&interrupted())))
+                    .await?;
             }
         }
-        let inner = Inner { journal, bus, tasks, ids, active: watch::Sender::new(0), state: Mutex::default() };
-        Ok((Self { inner: Arc::new(inner) }, resumable))
+        let inner = Inner {
+            journal,
+            bus,
+            tasks,
+            ids,
+            active: watch::Sender::new(0),
+            state: Mutex::default(),
+        };
+        Ok((
+            Self {
+                inner: Arc::new(inner),
+            },
+            resumable,
+        ))
     }
 
     /// Reports an operation that cannot go on as failed.
@@ -125,7 +147,10 @@ impl Ops {
     /// # Errors
     /// `storage_error`.
     pub async fn give_up(&self, left: Resumable, fault: &Fault) -> Result<(), Fault> {
-        self.inner.journal.finish(&ended(left.operation, Err(fault))).await
+        self.inner
+            .journal
+            .finish(&ended(left.operation, Err(fault)))
+            .await
     }
 
     /// How many run.
@@ -135,7 +160,13 @@ impl Ops {
 
     /// Those that run, newest first. Touches neither disk nor bus: it may be called while nothing can be published.
     pub fn running_now(&self) -> Vec<Operation> {
-        self.inner.lock().running.values().rev().map(|live| live.operation()).collect()
+        self.inner
+            .lock()
+            .running
+            .values()
+            .rev()
+            .map(|live| live.operation())
+            .collect()
     }
 
     /// Those of a project, in a state, newest first. Large results are left out; [`Ops::get`] has them.
@@ -153,7 +184,10 @@ impl Ops {
             let state = self.inner.lock();
             let unwritten = state.unwritten.iter().map(|op| Operation::clone(op));
             let running = state.running.values().map(|live| live.operation());
-            unwritten.chain(running).map(|op| (op.id.clone(), op)).collect()
+            unwritten
+                .chain(running)
+                .map(|op| (op.id.clone(), op))
+                .collect()
         };
         let mut operations = self.inner.journal.list(wanted).await?;
         for row in &mut operations {
@@ -178,7 +212,11 @@ impl Ops {
         if let Some(known) = self.inner.in_memory(id) {
             return Ok(known);
         }
-        self.inner.journal.get(id).await?.ok_or_else(|| not_found(id))
+        self.inner
+            .journal
+            .get(id)
+            .await?
+            .ok_or_else(|| not_found(id))
     }
 
     /// Asks an operation to stop and answers it as it is then; one that has ended is answered unchanged.
@@ -187,7 +225,9 @@ impl Ops {
     /// `operation_not_found`, `storage_error`.
     pub async fn cancel(&self, id: &str) -> Result<Operation, Fault> {
         let live = self.inner.lock().running.get(id).cloned();
-        let Some(live) = live else { return self.get(id).await };
+        let Some(live) = live else {
+            return self.get(id).await;
+        };
         live.token.cancel();
         tracing::info!(operation = id, "cancelling");
         Ok(live.operation())
@@ -214,13 +254,21 @@ impl Ops {
     async fn drain_with(&self, patience: Duration, grace: Duration) {
         self.inner.lock().draining = true;
         let mut active = self.inner.active.subscribe();
-        let mut idle = async |limit| tokio::time::timeout(limit, active.wait_for(|n| *n == 0)).await.is_ok();
+        let mut idle = async |limit| {
+            tokio::time::timeout(limit, active.wait_for(|n| *n == 0))
+                .await
+                .is_ok()
+        };
         if idle(patience).await {
             return;
         }
         let left: Vec<Arc<Live>> = self.inner.lock().running.values().cloned().collect();
         for live in &left {
-            tracing::warn!(operation = live.id, resumable = live.resumable, "does not finish in time");
+            tracing::warn!(
+                operation = live.id,
+                resumable = live.resumable,
+                "does not finish in time"
+            );
             live.stopping.store(true, Ordering::Release);
             live.token.cancel();
         }
@@ -246,7 +294,11 @@ impl Inner {
         if let Some(live) = state.running.get(id) {
             return Some(live.operation());
         }
-        state.unwritten.iter().find(|op| op.id == id).map(|op| Operation::clone(op))
+        state
+            .unwritten
+            .iter()
+            .find(|op| op.id == id)
+            .map(|op| Operation::clone(op))
     }
 }
 
@@ -264,15 +316,24 @@ fn ended(mut operation: Operation, end: Result<&Value, &Fault>) -> Operation {
 }
 
 fn interrupted() -> Fault {
-    Fault::new(Kind::Interrupted, "the daemon stopped before the operation finished").hint("start it again")
+    Fault::new(
+        Kind::Interrupted,
+        "the daemon stopped before the operation finished",
+    )
+    .hint("start it again")
 }
 
 /// What a panic of some work costs: a fault, and an id under which the log holds message and backtrace. To be called
 /// on the thread that panicked.
 fn panicked(what: &str, panic: &(dyn Any + Send)) -> Fault {
     let message = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    let message = message.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+    let message = message
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_default();
     let id = crate::telemetry::last_panic_id();
     tracing::error!(error_id = %id, what, panic = %message, "work panicked");
-    Fault::internal(format!("an internal error occurred; the log has it under {id}")).with("error_id", id)
+    Fault::internal(format!(
+        "an internal error occurred; the log has it under {id}"
+    ))
+    .with("error_id", id)
 }

@@ -60,7 +60,10 @@ struct Finished {
 impl Replay {
     /// Remembers nothing yet.
     pub fn new(tasks: Tasks) -> Self {
-        Self { tasks, calls: Arc::default() }
+        Self {
+            tasks,
+            calls: Arc::default(),
+        }
     }
 
     /// Answers what the first call under `request_id` answers; runs `call` if this is the first. It runs to its end
@@ -68,12 +71,20 @@ impl Replay {
     ///
     /// # Errors
     /// The call's own fault; `invalid_argument` for an id that is too long or belongs to another call.
-    pub async fn run<F>(&self, method: &'static str, request_id: &str, params: &str, call: F) -> Answer
+    pub async fn run<F>(
+        &self,
+        method: &'static str,
+        request_id: &str,
+        params: &str,
+        call: F,
+    ) -> Answer
     where
         F: Future<Output = Answer> + Send + 'static,
     {
         if request_id.is_empty() || request_id.chars().count() > MAX_ID {
-            return Err(Fault::invalid_argument(format!("`request_id` must have 1 to {MAX_ID} characters")));
+            return Err(Fault::invalid_argument(format!(
+                "`request_id` must have 1 to {MAX_ID} characters"
+            )));
         }
         let mut digest = Sha256::new();
         digest.update(method);
@@ -85,7 +96,12 @@ impl Replay {
             Err(_) => None,
         };
         answer.map_or_else(
-            || Err(Fault::new(Kind::ShuttingDown, "the daemon stopped during the call: try again in a moment")),
+            || {
+                Err(Fault::new(
+                    Kind::ShuttingDown,
+                    "the daemon stopped during the call: try again in a moment",
+                ))
+            },
             |answer| answer.as_ref().clone(),
         )
     }
@@ -105,8 +121,10 @@ impl Replay {
         calls.expire();
         if let Some(known) = calls.by_id.get(id) {
             if known.digest != digest {
-                return Err(Fault::invalid_argument("this `request_id` was used for another call a moment ago")
-                    .hint("use a new `request_id` for every call that is not a repetition"));
+                return Err(Fault::invalid_argument(
+                    "this `request_id` was used for another call a moment ago",
+                )
+                .hint("use a new `request_id` for every call that is not a repetition"));
             }
             // A task that was thrown away has no answer and will have none: then this call is the first.
             if known.answer.has_changed().is_ok() || known.answer.borrow().is_some() {
@@ -114,11 +132,20 @@ impl Replay {
             }
         }
         if calls.by_id.len() >= MAX_CALLS && !calls.forget_oldest() {
-            return Err(Fault::new(Kind::Overloaded, "too many calls are under way: try again in a moment")
-                .retry_after_ms(1_000));
+            return Err(Fault::new(
+                Kind::Overloaded,
+                "too many calls are under way: try again in a moment",
+            )
+            .retry_after_ms(1_000));
         }
         let (tell, answer) = watch::channel(None);
-        calls.by_id.insert(id.to_owned(), Call { digest, answer: answer.clone() });
+        calls.by_id.insert(
+            id.to_owned(),
+            Call {
+                digest,
+                answer: answer.clone(),
+            },
+        );
         drop(calls);
         let (replay, id) = (self.clone(), id.to_owned());
         // The guard runs inside the task: on the thread that panicked.
@@ -141,7 +168,11 @@ impl Replay {
 impl Calls {
     fn finish(&mut self, id: String, bytes: usize) {
         self.bytes += bytes;
-        self.finished.push_back(Finished { id, at: Instant::now(), bytes });
+        self.finished.push_back(Finished {
+            id,
+            at: Instant::now(),
+            bytes,
+        });
         while self.bytes > MAX_BYTES && self.finished.len() > 1 {
             self.forget_oldest();
         }
@@ -149,14 +180,20 @@ impl Calls {
 
     fn expire(&mut self) {
         let now = Instant::now();
-        while self.finished.front().is_some_and(|call| now.duration_since(call.at) >= KEPT) {
+        while self
+            .finished
+            .front()
+            .is_some_and(|call| now.duration_since(call.at) >= KEPT)
+        {
             self.forget_oldest();
         }
     }
 
     /// Forgets the call that finished first; false if none has.
     fn forget_oldest(&mut self) -> bool {
-        let Some(oldest) = self.finished.pop_front() else { return false };
+        let Some(oldest) = self.finished.pop_front() else {
+            return false;
+        };
         self.by_id.remove(&oldest.id);
         self.bytes -= oldest.bytes;
         true
@@ -166,7 +203,9 @@ impl Calls {
 fn size(answer: &Answer) -> usize {
     match answer {
         Ok(raw) => raw.get().len(),
-        Err(fault) => fault.message.len() + serde_json::to_vec(&fault.data).map_or(0, |data| data.len()),
+        Err(fault) => {
+            fault.message.len() + serde_json::to_vec(&fault.data).map_or(0, |data| data.len())
+        }
     }
 }
 
@@ -188,7 +227,11 @@ mod tests {
 
     #[tokio::test]
     async fn fifty_callers_run_it_once() {
-        let (replay, runs, go) = (Replay::new(Tasks::default()), Arc::default(), Arc::new(Notify::new()));
+        let (replay, runs, go) = (
+            Replay::new(Tasks::default()),
+            Arc::default(),
+            Arc::new(Notify::new()),
+        );
         let calls = (0..50).map(|_| {
             let (count, go) = (counting(&runs), Arc::clone(&go));
             replay.run("m", "id", "{}", async move {
@@ -202,12 +245,23 @@ mod tests {
             assert_eq!(answer.unwrap().get(), "1");
         }
         assert_eq!(runs.load(Ordering::SeqCst), 1);
-        assert_eq!(replay.run("m", "id", "{}", counting(&runs)).await.unwrap().get(), "1");
+        assert_eq!(
+            replay
+                .run("m", "id", "{}", counting(&runs))
+                .await
+                .unwrap()
+                .get(),
+            "1"
+        );
     }
 
     #[tokio::test]
     async fn it_goes_on_when_the_first_caller_leaves() {
-        let (replay, runs, go) = (Replay::new(Tasks::default()), Arc::default(), Arc::new(Notify::new()));
+        let (replay, runs, go) = (
+            Replay::new(Tasks::default()),
+            Arc::default(),
+            Arc::new(Notify::new()),
+        );
         let first = {
             let (count, go) = (counting(&runs), Arc::clone(&go));
             replay.run("m", "id", "{}", async move {
@@ -215,9 +269,19 @@ mod tests {
                 count.await
             })
         };
-        assert!(first.now_or_never().is_none(), "the first caller left while it ran");
+        assert!(
+            first.now_or_never().is_none(),
+            "the first caller left while it ran"
+        );
         go.notify_one();
-        assert_eq!(replay.run("m", "id", "{}", counting(&runs)).await.unwrap().get(), "1");
+        assert_eq!(
+            replay
+                .run("m", "id", "{}", counting(&runs))
+                .await
+                .unwrap()
+                .get(),
+            "1"
+        );
         assert_eq!(runs.load(Ordering::SeqCst), 1);
     }
 
@@ -228,12 +292,33 @@ mod tests {
         let failing = fault.clone();
         for _ in 0..2 {
             let failing = failing.clone();
-            assert_eq!(replay.run("m", "f", "{}", async move { Err(failing) }).await.unwrap_err(), fault);
+            assert_eq!(
+                replay
+                    .run("m", "f", "{}", async move { Err(failing) })
+                    .await
+                    .unwrap_err(),
+                fault
+            );
         }
-        assert_eq!(replay.run("m", "f", "{}", counting(&runs)).await.unwrap_err(), fault);
-        let first = replay.run("m", "p", "{}", async { panic!("oh") }).await.unwrap_err();
+        assert_eq!(
+            replay
+                .run("m", "f", "{}", counting(&runs))
+                .await
+                .unwrap_err(),
+            fault
+        );
+        let first = replay
+            .run("m", "p", "{}", async { panic!("oh") })
+            .await
+            .unwrap_err();
         assert_eq!(first.kind, Kind::Internal);
-        assert_eq!(replay.run("m", "p", "{}", counting(&runs)).await.unwrap_err(), first);
+        assert_eq!(
+            replay
+                .run("m", "p", "{}", counting(&runs))
+                .await
+                .unwrap_err(),
+            first
+        );
         assert_eq!(runs.load(Ordering::SeqCst), 0);
     }
 
@@ -242,12 +327,25 @@ mod tests {
         let (replay, runs) = (Replay::new(Tasks::default()), Arc::default());
         replay.run("m", "id", "{}", counting(&runs)).await.unwrap();
         for (method, params) in [("m", "{\"a\":1}"), ("n", "{}")] {
-            let fault = replay.run(method, "id", params, counting(&runs)).await.unwrap_err();
+            let fault = replay
+                .run(method, "id", params, counting(&runs))
+                .await
+                .unwrap_err();
             assert_eq!(fault.kind, Kind::InvalidArgument);
         }
         let long = "é".repeat(65);
-        assert_eq!(replay.run("m", &long, "", counting(&runs)).await.unwrap_err().kind, Kind::InvalidArgument);
-        replay.run("m", &long[2..], "", counting(&runs)).await.unwrap();
+        assert_eq!(
+            replay
+                .run("m", &long, "", counting(&runs))
+                .await
+                .unwrap_err()
+                .kind,
+            Kind::InvalidArgument
+        );
+        replay
+            .run("m", &long[2..], "", counting(&runs))
+            .await
+            .unwrap();
         assert_eq!(runs.load(Ordering::SeqCst), 2);
     }
 
@@ -256,25 +354,49 @@ mod tests {
         let (replay, runs) = (Replay::new(Tasks::default()), Arc::default());
         replay.run("m", "id", "{}", counting(&runs)).await.unwrap();
         tokio::time::advance(Duration::from_secs(599)).await;
-        assert_eq!(replay.run("m", "id", "{}", counting(&runs)).await.unwrap().get(), "1");
+        assert_eq!(
+            replay
+                .run("m", "id", "{}", counting(&runs))
+                .await
+                .unwrap()
+                .get(),
+            "1"
+        );
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(replay.run("m", "id", "other", counting(&runs)).await.unwrap().get(), "2");
+        assert_eq!(
+            replay
+                .run("m", "id", "other", counting(&runs))
+                .await
+                .unwrap()
+                .get(),
+            "2"
+        );
     }
 
     #[tokio::test]
     async fn memory_is_bounded() {
         let (replay, runs) = (Replay::new(Tasks::default()), Arc::default());
         for n in 0..MAX_CALLS + 10 {
-            replay.run("m", &n.to_string(), "{}", counting(&runs)).await.unwrap();
+            replay
+                .run("m", &n.to_string(), "{}", counting(&runs))
+                .await
+                .unwrap();
         }
         assert_eq!(replay.lock().by_id.len(), MAX_CALLS);
         let big = format!("\"{}\"", "x".repeat(MAX_BYTES / 2));
         for n in 0..3 {
             let big = raw(&big);
-            replay.run("m", &format!("big {n}"), "{}", async move { Ok(big) }).await.unwrap();
+            replay
+                .run("m", &format!("big {n}"), "{}", async move { Ok(big) })
+                .await
+                .unwrap();
         }
         let calls = replay.lock();
-        assert!(calls.bytes <= MAX_BYTES && calls.by_id.len() == calls.finished.len(), "{}", calls.bytes);
+        assert!(
+            calls.bytes <= MAX_BYTES && calls.by_id.len() == calls.finished.len(),
+            "{}",
+            calls.bytes
+        );
         assert!(calls.by_id.contains_key("big 2"), "the newest stays");
     }
 
@@ -282,9 +404,17 @@ mod tests {
     async fn too_many_unfinished_calls_are_refused() {
         let replay = Replay::new(Tasks::default());
         for n in 0..MAX_CALLS {
-            assert!(replay.run("m", &n.to_string(), "{}", std::future::pending()).now_or_never().is_none());
+            assert!(
+                replay
+                    .run("m", &n.to_string(), "{}", std::future::pending())
+                    .now_or_never()
+                    .is_none()
+            );
         }
-        let fault = replay.run("m", "more", "{}", std::future::pending()).await.unwrap_err();
+        let fault = replay
+            .run("m", "more", "{}", std::future::pending())
+            .await
+            .unwrap_err();
         assert_eq!(fault.kind, Kind::Overloaded);
     }
 }

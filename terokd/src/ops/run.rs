@@ -41,7 +41,9 @@ impl Future for Done {
     type Output = Answer;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
-        self.0.poll_unpin(cx).map(|end| end.unwrap_or_else(|_| Err(interrupted())))
+        self.0
+            .poll_unpin(cx)
+            .map(|end| end.unwrap_or_else(|_| Err(interrupted())))
     }
 }
 
@@ -54,8 +56,11 @@ impl Active {
     fn new(inner: &Arc<Inner>) -> Result<Self, Fault> {
         let state = inner.lock();
         if state.draining {
-            return Err(Fault::new(Kind::ShuttingDown, "the daemon is shutting down: try again in a moment")
-                .retry_after_ms(2_000));
+            return Err(Fault::new(
+                Kind::ShuttingDown,
+                "the daemon is shutting down: try again in a moment",
+            )
+            .retry_after_ms(2_000));
         }
         // Counted while the lock is held: whoever drains afterwards waits for this one.
         inner.active.send_modify(|n| *n += 1);
@@ -92,7 +97,14 @@ impl Ops {
             result: None,
             error: None,
         };
-        self.spawn(spec.method, operation, spec.resumable, Some(spec.params), work).await
+        self.spawn(
+            spec.method,
+            operation,
+            spec.resumable,
+            Some(spec.params),
+            work,
+        )
+        .await
     }
 
     /// Goes on with an operation of the last daemon, under the same id.
@@ -105,7 +117,8 @@ impl Ops {
         Fut: Future<Output = Result<Value, Fault>> + Send + 'static,
     {
         tracing::info!(operation = left.id, method = left.method, "resuming");
-        self.spawn("resumed operation", left.operation, true, None, work).await
+        self.spawn("resumed operation", left.operation, true, None, work)
+            .await
     }
 
     /// Everything from the record on happens in the task: a caller that leaves leaves nothing half started.
@@ -146,7 +159,10 @@ impl Ops {
         };
         self.inner.tasks.spawn(name, task.instrument(span));
         begun.await.unwrap_or_else(|_| Err(interrupted()))?;
-        Ok(Started { id, done: Done(done) })
+        Ok(Started {
+            id,
+            done: Done(done),
+        })
     }
 }
 
@@ -161,7 +177,9 @@ impl Inner {
     fn begin(&self, operation: Operation, resumable: bool) -> Arc<Live> {
         let live = Arc::new(Live::new(operation, resumable, self.bus.clone()));
         self.bus.commit(|publisher| {
-            self.lock().running.insert(live.id.clone(), Arc::clone(&live));
+            self.lock()
+                .running
+                .insert(live.id.clone(), Arc::clone(&live));
             publisher.publish(live.started());
         });
         live
@@ -204,7 +222,8 @@ impl Inner {
         };
         let end = ended(live.operation(), outcome.as_ref());
         let answer = outcome.and_then(|value| {
-            to_raw_value(&value).map_err(|e| Fault::internal(format!("cannot serialise the result: {e}")))
+            to_raw_value(&value)
+                .map_err(|e| Fault::internal(format!("cannot serialise the result: {e}")))
         });
         (End::Here(end), answer)
     }
@@ -246,7 +265,9 @@ impl Inner {
     /// Makes up for what could not be recorded, and forgets what is old.
     async fn tidy(&self) {
         loop {
-            let Some(oldest) = self.lock().unwritten.front().cloned() else { break };
+            let Some(oldest) = self.lock().unwritten.front().cloned() else {
+                break;
+            };
             if self.journal.finish(&oldest).await.is_err() {
                 break;
             }

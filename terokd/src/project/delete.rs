@@ -17,7 +17,7 @@ use terok_config::paths::Paths;
 use terok_config::project::{self as files, ProjectLoad};
 use terok_config::resolve::Context;
 use terok_proto::project::DeleteProjectResult;
-use terok_proto::{Fault, Kind};
+use terok_proto::Fault;
 
 /// What a deletion is told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -267,9 +267,4 @@ pub(super) fn recover(journal: Journal, paths: &Paths) -> Recovered {
         roll_back(&journal, paths);
         Recovered::RolledBack
     }
-}
-
-/// The error for a deletion that nobody wants any more.
-pub(super) fn cancelled() -> Fault {
-    Fault::new(Kind::Cancelled, "the deletion was cancelled; nothing was removed")
 }

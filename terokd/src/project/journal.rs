@@ -127,11 +127,7 @@ pub(super) fn remember_leftover(paths: &Paths, scope: &str) -> Result<(), Fault>
 
 /// A name that nobody else uses.
 pub(super) fn unique() -> String {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    // Each state is keyed by the system's random numbers.
-    let part = || RandomState::new().build_hasher().finish();
-    let (high, low) = (part() ^ u64::from(std::process::id()), part());
-    let text = format!("{high:016x}{low:016x}");
+    let text = crate::events::random_hex();
     [0..8, 8..12, 12..16, 16..20, 20..32]
         .map(|range| text[range].to_owned())
         .join("-")

@@ -1,1 +1,321 @@
-//! project
+//! What can be done with projects: derive, delete, edit, measure, report.
+//!
+//! Owns the life cycle of project directories and the transactions on them. Knows the registry for what is there and
+//! tells it what changed; knows nothing of sockets or of how a call arrived.
+
+mod archive;
+mod delete;
+mod derive;
+mod edits;
+mod guard;
+mod journal;
+mod panic;
+mod plan;
+mod ssh;
+mod state;
+mod storage;
+#[cfg(test)]
+mod tests;
+mod walk;
+
+pub use delete::{CRASH_POINTS, DeleteOptions};
+pub use derive::{DERIVE_CRASH_POINTS, DeriveOptions, derive};
+pub use edits::{read_yaml, set_image_agents, write_new, write_yaml};
+pub use panic::{panic_report, panic_status};
+pub use ssh::ssh_summary;
+pub use state::state;
+pub use storage::{Sizes, storage_detail, storage_overview};
+
+use crate::events::Bus;
+use crate::ops::{OpCx, Ops, Resumable};
+use crate::registry::{Registry, Snapshot};
+use std::path::Path;
+use std::sync::Arc;
+use terok_config::env::Environment;
+use terok_config::id::ProjectId;
+use terok_config::project as files;
+use terok_config::resolve::{Context, resolved_config as resolve_values};
+use terok_proto::config::{Problem, ProjectConfig, ResolvedConfig, Scope};
+use terok_proto::ops::Progress;
+use terok_proto::project::DeleteProjectResult;
+use terok_proto::{Fault, Kind};
+
+/// Why nothing is known of images and containers.
+pub const NO_PODMAN: &str = "Podman is not used by this version of terokd";
+
+/// What the functions of this module work on.
+#[derive(Clone, Debug)]
+pub struct Domain {
+    /// What the daemon was started with.
+    pub env: Arc<Environment>,
+    /// All projects.
+    pub registry: Registry,
+    /// The event stream.
+    pub bus: Bus,
+    /// Sizes measured so far.
+    pub sizes: Sizes,
+}
+
+impl Domain {
+    /// The domain of one daemon.
+    pub fn new(env: Arc<Environment>, registry: Registry, bus: Bus) -> Self {
+        Self {
+            env,
+            registry,
+            bus,
+            sizes: Sizes::default(),
+        }
+    }
+}
+
+/// What a project's files are resolved against.
+fn context<'a>(snapshot: &'a Snapshot, env: &'a Environment) -> Context<'a> {
+    Context {
+        global: &snapshot.global,
+        identity: &snapshot.identity,
+        env,
+        roster: Some(&snapshot.roster),
+    }
+}
+
+/// Runs file-system work where it may block.
+async fn blocking<T, F>(work: F) -> Result<T, Fault>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T, Fault> + Send + 'static,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(outcome) => outcome,
+        Err(error) => Err(Fault::internal(format!("file-system work failed: {error}"))),
+    }
+}
+
+/// Fails unless a project of that id is on disk, healthy or not.
+///
+/// # Errors
+/// `project_not_found`.
+pub fn require_exists(domain: &Domain, id: &ProjectId) -> Result<(), Fault> {
+    edits::yml_path(domain, id).map(|_| ())
+}
+
+/// A project's configuration, read from disk now.
+///
+/// # Errors
+/// There is no such project, or it is broken.
+pub async fn load_fresh(domain: &Domain, id: &ProjectId) -> Result<ProjectConfig, Fault> {
+    domain.registry.refresh(id).await;
+    Ok(domain.registry.project(id)?.project()?.config.clone())
+}
+
+/// The values in force and where each was set, of a project or of everything global.
+///
+/// # Errors
+/// There is no such project, or it is broken.
+pub async fn resolved_config(
+    domain: &Domain,
+    id: Option<&ProjectId>,
+) -> Result<ResolvedConfig, Fault> {
+    let (snapshot, env) = (domain.registry.snapshot(), Arc::clone(&domain.env));
+    let candidate = match id {
+        None => None,
+        Some(id) => {
+            // Another directory may claim the same id: then the snapshot knows better than the file.
+            domain.registry.project(id)?.project()?;
+            let found = files::find(&snapshot.paths, id);
+            Some(found.ok_or_else(|| files::not_found(&snapshot.paths, id))?)
+        }
+    };
+    blocking(move || {
+        let context = context(&snapshot, &env);
+        let load = candidate.map(|candidate| files::load_one(&candidate, context));
+        let loaded = load.as_ref().map(|load| load.usable()).transpose()?;
+        Ok(resolve_values(context, loaded.map(|loaded| &**loaded)))
+    })
+    .await
+}
+
+/// What is wrong with a text of that kind, without applying it.
+pub fn check_text(domain: &Domain, text: &str, kind: Scope) -> Vec<Problem> {
+    let snapshot = domain.registry.snapshot();
+    files::check_text(text, kind, None, context(&snapshot, &domain.env))
+}
+
+/// Projects whose gate is at that path, with their upstreams, by id.
+///
+/// # Errors
+/// The path cannot be resolved.
+pub fn find_sharing_gate(
+    domain: &Domain,
+    gate_path: &Path,
+    exclude: Option<&str>,
+) -> Result<Vec<(String, Option<String>)>, Fault> {
+    let text = gate_path.to_string_lossy();
+    let wanted = domain
+        .env
+        .resolve(&text)
+        .map_err(|error| Fault::invalid_argument(format!("`gate_path`: {error}")))?;
+    let snapshot = domain.registry.snapshot();
+    let mut sharers: Vec<(String, Option<String>)> = snapshot
+        .projects
+        .values()
+        .filter_map(|entry| entry.project().ok())
+        .filter(|project| exclude != Some(project.id.as_str()))
+        .filter(|project| domain.env.normalise(&project.config.gate_path) == wanted)
+        .map(|project| (project.id.clone(), project.config.upstream_url.clone()))
+        .collect();
+    sharers.sort();
+    Ok(sharers)
+}
+
+/// Archives a project and removes everything that is its own. Cancelling works until its directory is renamed.
+///
+/// # Errors
+/// There is no such project or it is broken, it cannot be archived, it may not be removed, or it was cancelled.
+pub async fn delete(
+    domain: &Domain,
+    cx: &OpCx,
+    id: &ProjectId,
+    options: DeleteOptions,
+) -> Result<DeleteProjectResult, Fault> {
+    let registry = &domain.registry;
+    if !options.dry_run {
+        panic::refuse_while_panicked(&registry.snapshot().paths, "deleting a project")?;
+    }
+    edits::yml_path(domain, id)?;
+    let ids = std::slice::from_ref(id);
+    let lock = if options.dry_run {
+        None
+    } else {
+        let lock = registry.lock_write(ids).await?;
+        registry.set_deleting(id, true);
+        Some(lock)
+    };
+    let outcome = delete_locked(domain, cx, id, options).await;
+    if lock.is_some() {
+        registry.set_deleting(id, false);
+        registry.refresh(id).await;
+    }
+    outcome
+}
+
+async fn delete_locked(
+    domain: &Domain,
+    cx: &OpCx,
+    id: &ProjectId,
+    options: DeleteOptions,
+) -> Result<DeleteProjectResult, Fault> {
+    let (snapshot, env) = (domain.registry.snapshot(), Arc::clone(&domain.env));
+    let candidate = files::find(&snapshot.paths, id)
+        .ok_or_else(|| files::not_found(&snapshot.paths, id))?;
+    let cx = cx.clone();
+    blocking(move || {
+        let context = context(&snapshot, &env);
+        let load = files::load_one(&candidate, context);
+        let others = delete::others(&snapshot.paths, &candidate.dir_name, context);
+        let operation = Some(cx.id().to_owned());
+        let prepared =
+            delete::prepare(&load, &snapshot.paths, &env, &others, options, operation)?;
+        if options.dry_run {
+            return Ok(prepared.journal.plan.result(None, true));
+        }
+        delete::run(prepared, &snapshot.paths, &mut Reporting(cx))
+    })
+    .await
+}
+
+struct Reporting(OpCx);
+
+impl delete::Watch for Reporting {
+    fn check(&mut self) -> Result<(), Fault> {
+        self.0.check_cancelled()
+    }
+
+    fn phase(&mut self, phase: &'static str) {
+        self.0.progress(Progress {
+            phase: phase.to_owned(),
+            ..Progress::default()
+        });
+    }
+}
+
+/// Ends what an earlier daemon began: half-made projects go, deletions are finished or undone, and the operations
+/// that asked for them are answered.
+pub async fn resume(domain: &Domain, ops: &Ops, resumable: Vec<Resumable>) {
+    let mut answers = resume_deletions(domain).await;
+    for left in resumable {
+        let outcome = match answers.remove(&left.id) {
+            Some(outcome) => outcome,
+            None => Err(unrecorded(domain, &left)),
+        };
+        let id = left.id.clone();
+        let answered = match outcome {
+            Err(fault) => ops.give_up(left, &fault).await,
+            Ok(result) => {
+                let value = serde_json::to_value(&result)
+                    .map_err(|error| Fault::internal(format!("cannot answer: {error}")));
+                ops.resume(left, |_| async move { value }).await.map(|_| ())
+            }
+        };
+        if let Err(fault) = answered {
+            tracing::warn!(operation = id, "cannot be answered: {fault}");
+        }
+    }
+}
+
+/// An operation that left no journal: it had not begun, was undone, or ended a moment before the daemon did.
+fn unrecorded(domain: &Domain, left: &Resumable) -> Fault {
+    let id = left.params.get("project_id").and_then(|id| id.as_str());
+    let id = id.and_then(|id| ProjectId::parse(id).ok());
+    let gone = id.is_some_and(|id| require_exists(domain, &id).is_err());
+    Fault::new(
+        Kind::Interrupted,
+        if gone {
+            "the project was deleted, but the daemon ended before it could say what was removed"
+        } else {
+            "the daemon ended before anything was removed; the project is as it was"
+        },
+    )
+}
+
+/// Finishes or undoes deletions that an earlier daemon began; answers what became of them by operation.
+pub async fn resume_deletions(
+    domain: &Domain,
+) -> std::collections::HashMap<String, Result<DeleteProjectResult, Fault>> {
+    let paths = Arc::clone(&domain.registry.snapshot().paths);
+    let ended = blocking(move || {
+        derive::clean_derive_leftovers(&paths);
+        let (journals, problems) = journal::left(&paths);
+        for problem in problems {
+            tracing::warn!("a journal of a deletion cannot be read: {problem}");
+        }
+        let ended = journals.into_iter().map(|journal| {
+            let (project, operation) = (journal.project_id.clone(), journal.operation_id.clone());
+            (project, operation, delete::recover(journal, &paths))
+        });
+        Ok(ended.collect::<Vec<_>>())
+    })
+    .await;
+    let mut answers = std::collections::HashMap::new();
+    for (project, operation, recovered) in ended.unwrap_or_default() {
+        let outcome = match recovered {
+            delete::Recovered::RolledBack => {
+                tracing::info!(project, "an interrupted deletion was undone");
+                Err(Fault::new(
+                    Kind::Interrupted,
+                    "the daemon ended before anything was removed; the project is as it was",
+                ))
+            }
+            delete::Recovered::Finished(outcome) => {
+                tracing::info!(project, "an interrupted deletion was finished");
+                outcome
+            }
+        };
+        if let Ok(id) = ProjectId::parse(&project) {
+            domain.registry.refresh(&id).await;
+        }
+        if let Some(operation) = operation {
+            answers.insert(operation, outcome);
+        }
+    }
+    answers
+}

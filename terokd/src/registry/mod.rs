@@ -235,7 +235,8 @@ impl Owner {
                         look_at = Some(Instant::now());
                     }
                     Some(Request::Refresh(name, done)) => {
-                        self.look(Haste::Now(name)).await;
+                        let looked = self.look(Haste::Now(name)).await;
+                        look_at = look_at.or(looked.again_in.map(|delay| Instant::now() + delay));
                         self.arm(&mut watch).await;
                         let _ = done.send(());
                     }

@@ -59,6 +59,88 @@ pub(super) struct Reconciler {
     unsettled: HashMap<PathBuf, Instant>,
 }
 
+/// One look's judgement of what still changes.
+struct Settling {
+    now: Instant,
+    since: HashMap<PathBuf, Instant>,
+    seen: HashSet<PathBuf>,
+    again: Option<Duration>,
+}
+
+impl Settling {
+    fn new(since: HashMap<PathBuf, Instant>) -> Self {
+        Self {
+            now: Instant::now(),
+            since,
+            seen: HashSet::new(),
+            again: None,
+        }
+    }
+
+    /// What the next look has to remember, and when it is due.
+    fn finish(mut self) -> (HashMap<PathBuf, Instant>, Option<Duration>) {
+        let seen = &self.seen;
+        self.since.retain(|path, _| seen.contains(path));
+        (self.since, self.again)
+    }
+
+    /// All files that differ from what was seen last have settled.
+    fn all_settled(&mut self, files: &[(PathBuf, Option<Stamp>)], before: &[(PathBuf, Option<Stamp>)]) -> bool {
+        let mut settled = true;
+        for (path, stamp) in files {
+            if before.iter().any(|(known, same)| known == path && same == stamp) {
+                continue;
+            }
+            settled &= match stamp {
+                Some(_) => self.settled(path),
+                None => !self.absent_for_a_moment(path),
+            };
+        }
+        settled
+    }
+
+    /// Nothing has touched the file for a while, or it has been touched for too long to wait further.
+    fn settled(&mut self, path: &Path) -> bool {
+        let Ok(meta) = std::fs::metadata(path) else {
+            return true;
+        };
+        let changed = SystemTime::UNIX_EPOCH
+            + Duration::new(
+                u64::try_from(meta.ctime()).unwrap_or(0),
+                u32::try_from(meta.ctime_nsec()).unwrap_or(0),
+            );
+        // A time in the future says nothing: the clock was set back.
+        let age = SystemTime::now().duration_since(changed).unwrap_or(SETTLE);
+        if age >= SETTLE || self.waited(path) >= PATIENCE {
+            return true;
+        }
+        self.look_again(path, SETTLE - age);
+        false
+    }
+
+    /// The file is away, but not for long enough to count as removed.
+    fn absent_for_a_moment(&mut self, path: &Path) -> bool {
+        let away = self.waited(path);
+        if away >= ABSENCE {
+            return false;
+        }
+        self.look_again(path, ABSENCE - away);
+        true
+    }
+
+    fn waited(&mut self, path: &Path) -> Duration {
+        let since = *self.since.entry(path.to_owned()).or_insert(self.now);
+        self.now.duration_since(since)
+    }
+
+    fn look_again(&mut self, path: &Path, delay: Duration) {
+        self.seen.insert(path.to_owned());
+        // A little more than needed, so that the next look does not come a moment too early.
+        let delay = delay + Duration::from_millis(2);
+        self.again = Some(self.again.map_or(delay, |known| known.max(delay)));
+    }
+}
+
 /// The parts of a snapshot that every project is resolved against.
 struct Common {
     global: Arc<Global>,
@@ -104,10 +186,8 @@ impl Reconciler {
 
     /// Compares the disk with `current`.
     pub(super) fn look(&mut self, current: &Snapshot, haste: &Haste) -> Looked {
-        let now = Instant::now();
-        let mut again: Option<Duration> = None;
-        let mut seen = HashSet::new();
-        let (common, config_keys) = self.look_at_common(current, now, &mut again, &mut seen);
+        let mut settling = Settling::new(std::mem::take(&mut self.unsettled));
+        let (common, config_keys) = self.look_at_common(current, &mut settling);
         let resolve_all = !Arc::ptr_eq(&common.global, &current.global)
             || common.identity != current.identity
             || !Arc::ptr_eq(&common.roster, &current.roster);
@@ -126,7 +206,7 @@ impl Reconciler {
             let ours = matches!(haste, Haste::Now(name) if *name == candidate.dir_name);
             if same && !resolve_all {
                 loads.insert(candidate.dir_name.clone(), known.cloned());
-            } else if same || ours || self.settled(&candidate.yml_path, now, &mut again, &mut seen)
+            } else if same || ours || settling.settled(&candidate.yml_path)
             {
                 stale.push(candidate.clone());
             } else {
@@ -140,12 +220,13 @@ impl Reconciler {
             let ours = matches!(haste, Haste::Now(ours) if ours == name);
             if !loads.contains_key(name)
                 && !ours
-                && self.unsettled_absence(&load.yml_path, now, &mut again, &mut seen)
+                && settling.absent_for_a_moment(&load.yml_path)
             {
                 loads.insert(name.clone(), Some(load.clone()));
             }
         }
-        self.unsettled.retain(|path, _| seen.contains(path));
+        let again_in;
+        (self.unsettled, again_in) = settling.finish();
         let loads: BTreeMap<String, ProjectLoad> = loads
             .into_iter()
             .filter_map(|(name, load)| load.map(|load| (name, load)))
@@ -159,7 +240,7 @@ impl Reconciler {
                 .all(|(new, old)| new.0 == old.0 && new.1.same_file(old.1));
         if unchanged {
             return Looked {
-                again_in: again,
+                again_in,
                 ..Looked::default()
             };
         }
@@ -176,7 +257,7 @@ impl Reconciler {
         Looked {
             next: Some(next),
             events,
-            again_in: again,
+            again_in,
         }
     }
 
@@ -184,9 +265,7 @@ impl Reconciler {
     fn look_at_common(
         &mut self,
         current: &Snapshot,
-        now: Instant,
-        again: &mut Option<Duration>,
-        seen: &mut HashSet<PathBuf>,
+        settling: &mut Settling,
     ) -> (Common, Option<Vec<String>>) {
         let mut common = Common {
             global: Arc::clone(&current.global),
@@ -196,7 +275,7 @@ impl Reconciler {
         };
         let mut keys = None;
         let files = stamps(&common.global.watched_paths);
-        if files != self.global && self.all_settled(&files, &self.global.clone(), now, again, seen)
+        if files != self.global && settling.all_settled(&files, &self.global)
         {
             let next = Arc::new(global::load(&self.env, Some(&common.global)));
             keys = Some(changed_keys(&self.env, current, &next));
@@ -205,91 +284,18 @@ impl Reconciler {
         }
         let files = stamps(&common.identity_files);
         if files != self.identity
-            && self.all_settled(&files, &self.identity.clone(), now, again, seen)
+            && settling.all_settled(&files, &self.identity)
         {
             (common.identity, common.identity_files) = read_identity(&self.env);
             self.identity = stamps(&common.identity_files);
         }
         let files = stamps(&roster_files(&common.global));
-        if files != self.roster && self.all_settled(&files, &self.roster.clone(), now, again, seen)
+        if files != self.roster && settling.all_settled(&files, &self.roster)
         {
             common.roster = Arc::new(read_roster(&common.global));
             self.roster = files;
         }
         (common, keys)
-    }
-
-    /// All files that differ from what was seen last have settled.
-    fn all_settled(
-        &mut self,
-        files: &[(PathBuf, Option<Stamp>)],
-        before: &[(PathBuf, Option<Stamp>)],
-        now: Instant,
-        again: &mut Option<Duration>,
-        seen: &mut HashSet<PathBuf>,
-    ) -> bool {
-        let mut settled = true;
-        for (path, stamp) in files {
-            if before
-                .iter()
-                .any(|(known, same)| known == path && same == stamp)
-            {
-                continue;
-            }
-            settled &= match stamp {
-                Some(_) => self.settled(path, now, again, seen),
-                None => !self.unsettled_absence(path, now, again, seen),
-            };
-        }
-        settled
-    }
-
-    /// Nothing has touched the file for a while, or it has been touched for too long to wait further.
-    fn settled(
-        &mut self,
-        path: &Path,
-        now: Instant,
-        again: &mut Option<Duration>,
-        seen: &mut HashSet<PathBuf>,
-    ) -> bool {
-        let Ok(meta) = std::fs::metadata(path) else {
-            return true;
-        };
-        let changed = SystemTime::UNIX_EPOCH
-            + Duration::new(
-                u64::try_from(meta.ctime()).unwrap_or(0),
-                u32::try_from(meta.ctime_nsec()).unwrap_or(0),
-            );
-        // A time in the future says nothing: the clock was set back.
-        let age = SystemTime::now().duration_since(changed).unwrap_or(SETTLE);
-        if age >= SETTLE {
-            return true;
-        }
-        let since = *self.unsettled.entry(path.to_owned()).or_insert(now);
-        if now.duration_since(since) >= PATIENCE {
-            return true;
-        }
-        seen.insert(path.to_owned());
-        later(again, SETTLE - age);
-        false
-    }
-
-    /// The file is away, but not for long enough to count as removed.
-    fn unsettled_absence(
-        &mut self,
-        path: &Path,
-        now: Instant,
-        again: &mut Option<Duration>,
-        seen: &mut HashSet<PathBuf>,
-    ) -> bool {
-        let since = *self.unsettled.entry(path.to_owned()).or_insert(now);
-        let away = now.duration_since(since);
-        if away >= ABSENCE {
-            return false;
-        }
-        seen.insert(path.to_owned());
-        later(again, ABSENCE - away);
-        true
     }
 
     fn build(&self, generation: u64, common: Common, before: Option<&Snapshot>) -> Snapshot {
@@ -315,12 +321,6 @@ impl Reconciler {
             projects,
         }
     }
-}
-
-fn later(again: &mut Option<Duration>, delay: Duration) {
-    // A little more than needed, so that the next look does not come a moment too early.
-    let delay = delay + Duration::from_millis(2);
-    *again = Some(again.map_or(delay, |known| known.max(delay)));
 }
 
 fn stamps(files: &[PathBuf]) -> Vec<(PathBuf, Option<Stamp>)> {

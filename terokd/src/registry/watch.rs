@@ -5,6 +5,7 @@ use super::snapshot::Snapshot;
 use notify::event::EventKind;
 use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -48,7 +49,8 @@ impl Interest {
 
     /// Something of interest is at that path or below it. Paths sort by component, so one look is enough.
     fn below(&self, set: &BTreeSet<PathBuf>, path: &Path) -> bool {
-        set.range::<Path, _>(path..)
+        let from = (Bound::Included(path), Bound::Unbounded);
+        set.range::<Path, _>(from)
             .next()
             .is_some_and(|next| next.starts_with(path))
     }
