@@ -49,5 +49,5 @@ fn units_work_with_a_real_manager() {
         );
     }
     assert!(output.status.success(), "{said}");
-    println!("{said}");
+    eprintln!("{said}");
 }
