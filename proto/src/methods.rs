@@ -48,7 +48,7 @@ methods! {
         copy: Vec<String>,
         /// Allow hiding a system project of the new id
         shadow: bool
-    } -> p::Project, [InvalidProjectId, InvalidArgument, ProjectNotFound, InvalidConfig, AlreadyExists, ProjectBusy, VaultLocked, StorageError],
+    } -> p::Project, [InvalidProjectId, InvalidArgument, ProjectNotFound, InvalidConfig, AlreadyExists, ProjectBusy, VaultLocked, Panicked, PermissionDenied, StorageError],
         r#"{"source_id": "orion", "new_id": "orion-exp"}"#;
 
     /// Archives a project and removes everything that is its own
@@ -59,7 +59,7 @@ methods! {
         dry_run: bool,
         /// Leave the project's images
         keep_images: bool
-    } -> p::DeleteProjectResult, [InvalidProjectId, ProjectNotFound, InvalidConfig, ProjectBusy, ArchiveFailed, Panicked, PermissionDenied, StorageError, Cancelled],
+    } -> p::DeleteProjectResult, [InvalidProjectId, ProjectNotFound, InvalidConfig, ProjectBusy, ArchiveFailed, Panicked, UnmanagedPath, PermissionDenied, StorageError, Cancelled, Interrupted],
         r#"{"project_id": "orion-exp", "dry_run": true}"#;
 
     /// Lists the projects whose gate is at that path
@@ -170,7 +170,7 @@ methods! {
         dry_run: bool,
         /// Leave the project's images
         keep_images: bool
-    } -> p::DeleteProjectResult, [InvalidProjectId, ProjectNotFound, InvalidConfig, ProjectBusy, ArchiveFailed, Panicked, PermissionDenied, StorageError, Cancelled],
+    } -> p::DeleteProjectResult, [InvalidProjectId, ProjectNotFound, InvalidConfig, ProjectBusy, ArchiveFailed, Panicked, UnmanagedPath, PermissionDenied, StorageError, Cancelled, Interrupted],
         r#"{"project_id": "orion-exp", "dry_run": true}"#;
 
     /// Tells which parts of a project's infrastructure exist and which are stale

@@ -123,7 +123,10 @@ pub(super) fn write(
 /// Creates a directory that only this user can enter; parents as well.
 fn create_private(dir: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
 }
 
 enum Stop {
@@ -171,7 +174,10 @@ fn attempt(
         .custom_flags(libc::O_NOFOLLOW)
         .open(partial)?;
     file.set_permissions(fs::Permissions::from_mode(0o600))?;
-    let encoder = GzEncoder::new(BufWriter::with_capacity(1 << 18, file), Compression::default());
+    let encoder = GzEncoder::new(
+        BufWriter::with_capacity(1 << 18, file),
+        Compression::default(),
+    );
     let mut builder = Builder::new(encoder);
     append_bytes(&mut builder, MANIFEST, &manifest)?;
     let mut pack = Pack {
@@ -394,7 +400,10 @@ impl<W: Write> Visit for Pack<'_, W> {
         if !is_empty || at.rel.as_os_str().is_empty() {
             return Ok(());
         }
-        self.expect(&format!("{}/", member_path(self.prefix, at.rel)), "directory")?;
+        self.expect(
+            &format!("{}/", member_path(self.prefix, at.rel)),
+            "directory",
+        )?;
         let mut header = header(&at.stat()?);
         header.set_entry_type(EntryType::Directory);
         header.set_size(0);
@@ -580,7 +589,13 @@ mod tests {
         let names: Vec<&str> = found.keys().map(String::as_str).collect();
         let long = format!("config/presets/{}", "x".repeat(200));
         // A directory is a member of its own only if it is empty.
-        let wanted = ["MANIFEST.json", "config/dangling", "config/empty", &long, "config/project.yml"];
+        let wanted = [
+            "MANIFEST.json",
+            "config/dangling",
+            "config/empty",
+            &long,
+            "config/project.yml",
+        ];
         assert_eq!(names, wanted);
         assert_eq!(found["config/dangling"], b"nowhere");
         let manifest: serde_json::Value = serde_json::from_slice(&found[MANIFEST]).unwrap();
@@ -588,7 +603,11 @@ mod tests {
         assert_eq!(manifest["members"].as_array().unwrap().len(), 4);
         let again = write(&archives, LABEL, &sources, &mut || Ok(())).unwrap();
         assert!(again.ends_with("20260315T120000123456Z_demo_1.tar.gz"));
-        assert_eq!(fs::read_dir(&archives).unwrap().count(), 2, "no partial stays");
+        assert_eq!(
+            fs::read_dir(&archives).unwrap().count(),
+            2,
+            "no partial stays"
+        );
     }
 
     #[test]

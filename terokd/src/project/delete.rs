@@ -16,8 +16,8 @@ use terok_config::env::Environment;
 use terok_config::paths::Paths;
 use terok_config::project::{self as files, ProjectLoad};
 use terok_config::resolve::Context;
-use terok_proto::project::DeleteProjectResult;
 use terok_proto::Fault;
+use terok_proto::project::DeleteProjectResult;
 
 /// What a deletion is told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,7 +76,14 @@ pub(super) fn others(paths: &Paths, but: &str, context: Context<'_>) -> Vec<Othe
         .map(|candidate| {
             let load = files::load_one(candidate, context);
             let env = context.env;
-            Other::new(&load.dir_name, &load.id, &load.root, &load.claims, paths, env)
+            Other::new(
+                &load.dir_name,
+                &load.id,
+                &load.root,
+                &load.claims,
+                paths,
+                env,
+            )
         })
         .collect()
 }
@@ -121,7 +128,10 @@ pub(super) fn run(
     paths: &Paths,
     watch: &mut dyn Watch,
 ) -> Result<DeleteProjectResult, Fault> {
-    let Prepared { target, mut journal } = prepared;
+    let Prepared {
+        target,
+        mut journal,
+    } = prepared;
     watch.check()?;
     journal.write(paths)?;
     crash::point("delete.journal_written");
@@ -160,12 +170,16 @@ fn until_committed(
 }
 
 fn config_step(journal: &Journal) -> Option<(&Path, Identity, &Path)> {
-    journal.plan.steps.iter().find_map(|step| match &step.action {
-        Action::Remove { identity, aside } if step.what == "config" => {
-            Some((step.path.as_deref()?, *identity, aside.as_path()))
-        }
-        _ => None,
-    })
+    journal
+        .plan
+        .steps
+        .iter()
+        .find_map(|step| match &step.action {
+            Action::Remove { identity, aside } if step.what == "config" => {
+                Some((step.path.as_deref()?, *identity, aside.as_path()))
+            }
+            _ => None,
+        })
 }
 
 fn put_aside(path: &Path, identity: Identity, aside: &Path) -> io::Result<()> {
@@ -176,9 +190,10 @@ fn put_aside(path: &Path, identity: Identity, aside: &Path) -> io::Result<()> {
 /// Leaves everything as it was. The project has not been touched yet.
 fn roll_back(journal: &Journal, paths: &Paths) {
     archive::discard_partial(&paths.archive_dir, &journal.timestamp, &journal.project_id);
-    let unrecorded = paths
-        .archive_dir
-        .join(format!("{}_{}.tar.gz", journal.timestamp, journal.project_id));
+    let unrecorded = paths.archive_dir.join(format!(
+        "{}_{}.tar.gz",
+        journal.timestamp, journal.project_id
+    ));
     let archive = journal.archive.as_deref().unwrap_or(&unrecorded);
     let removed = match std::fs::remove_file(archive) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -187,7 +202,10 @@ fn roll_back(journal: &Journal, paths: &Paths) {
         _ => journal.remove(paths),
     };
     if let Err(fault) = removed {
-        tracing::warn!(project = journal.project_id, "a deletion was undone, but {fault}");
+        tracing::warn!(
+            project = journal.project_id,
+            "a deletion was undone, but {fault}"
+        );
     }
 }
 
@@ -228,10 +246,13 @@ pub(super) fn finish(mut journal: Journal, paths: &Paths) -> Result<DeleteProjec
         crash::point("delete.removed_one");
         if let Some(problem) = problem {
             complete = false;
-            journal.plan.warnings.push(terok_proto::error::printable_line(&format!(
-                "`{}` could not be emptied, the next start tries again: {problem}",
-                aside.display()
-            )));
+            journal
+                .plan
+                .warnings
+                .push(terok_proto::error::printable_line(&format!(
+                    "`{}` could not be emptied, the next start tries again: {problem}",
+                    aside.display()
+                )));
         }
     }
     crash::point("delete.removed_all");

@@ -10,11 +10,11 @@ use std::fs::{self, File, FileTimes, OpenOptions};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
+use terok_config::edit;
 use terok_config::id::ProjectId;
 use terok_config::paths::Paths;
 use terok_config::project::{self as files, Candidate, LoadedProject, ProjectLoad, Tier};
 use terok_config::resolve::Context;
-use terok_config::edit;
 use terok_proto::config::Scope;
 use terok_proto::project::Project;
 use terok_proto::{Fault, Kind};
@@ -56,10 +56,12 @@ pub async fn derive(
     check_copy(&options.copy)?;
     let snapshot = domain.registry.snapshot();
     super::panic::refuse_while_panicked(&snapshot.paths, "deriving a project")?;
-    let candidate = files::find(&snapshot.paths, source)
-        .ok_or_else(|| files::not_found(&snapshot.paths, source))?;
+    let candidate = super::edits::locate(domain, source)?;
     if *source == new {
-        return Err(exists(&new, candidate.yml_path.parent().unwrap_or(&candidate.root)));
+        return Err(exists(
+            &new,
+            candidate.yml_path.parent().unwrap_or(&candidate.root),
+        ));
     }
     // Locks are taken in the order of the ids, like everywhere.
     let registry = &domain.registry;
@@ -71,6 +73,9 @@ pub async fn derive(
         let write = registry.lock_write(&ids(&new)).await?;
         (registry.lock_read(&ids(source)).await?, write)
     };
+    // Another directory may claim the source's id.
+    registry.refresh(source).await;
+    registry.project(source)?;
     let env = domain.env.clone();
     let target = new.clone();
     let project = blocking(move || {
@@ -83,7 +88,10 @@ pub async fn derive(
 }
 
 fn check_copy(copy: &[String]) -> Result<(), Fault> {
-    match copy.iter().find(|what| *what != "presets" && *what != "snippets") {
+    match copy
+        .iter()
+        .find(|what| *what != "presets" && *what != "snippets")
+    {
         None => Ok(()),
         Some(what) => Err(Fault::invalid_argument(format!(
             "`copy` cannot name `{what}`; it takes `presets` and `snippets`"
@@ -146,7 +154,10 @@ pub(super) fn make(
         yml_path: target.join("project.yml"),
         tier: Tier::User,
     };
-    let mut project = files::load_one(&candidate, context).usable()?.project.clone();
+    let mut project = files::load_one(&candidate, context)
+        .usable()?
+        .project
+        .clone();
     let dropped: Vec<String> = derived
         .dropped
         .into_iter()
@@ -171,7 +182,10 @@ fn keys(
     if !options.without_keys {
         return Err(Fault::new(
             Kind::VaultLocked,
-            format!("the vault is locked, so that SSH keys of `{}` cannot be assigned", load.id),
+            format!(
+                "the vault is locked, so that SSH keys of `{}` cannot be assigned",
+                load.id
+            ),
         )
         .hint("pass `without_keys: true` to go on without them"));
     }
@@ -258,7 +272,9 @@ fn copy_file(from: &Path, to: &Path) -> Result<(), Fault> {
         }
         let mut target = File::create_new(to)?;
         io::copy(&mut source, &mut target)?;
-        target.set_permissions(fs::Permissions::from_mode(meta.permissions().mode() & 0o777))?;
+        target.set_permissions(fs::Permissions::from_mode(
+            meta.permissions().mode() & 0o777,
+        ))?;
         target.set_times(FileTimes::new().set_modified(meta.modified()?))?;
         target.sync_all()
     };
@@ -278,7 +294,9 @@ fn copy_tree(from: &Path, to: &Path, warnings: &mut Vec<String>) -> Result<(), F
         crate::fs::create_dir_all_mode(&to.join(&rel), 0o755)?;
         for entry in entries {
             let entry = entry.map_err(|error| io_fault("read", &dir, &error))?;
-            let kind = entry.file_type().map_err(|error| io_fault("read", &dir, &error))?;
+            let kind = entry
+                .file_type()
+                .map_err(|error| io_fault("read", &dir, &error))?;
             let rel = rel.join(entry.file_name());
             copied += 1;
             if copied > MAX_COPIED {

@@ -5,7 +5,7 @@ use crate::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use terok_config::id::ProjectId;
-use terok_config::project::{self as files, ConfigFault};
+use terok_config::project::{self as files, Candidate, ConfigFault};
 use terok_config::{edit, selection};
 use terok_proto::config::{Problem, Scope, Severity};
 use terok_proto::error::printable_text;
@@ -98,8 +98,16 @@ pub async fn write_new(
     overwrite: bool,
 ) -> Result<String, Fault> {
     let id = ProjectId::parse(id)?;
-    let _lock = domain.registry.lock_write(std::slice::from_ref(&id)).await?;
-    let dir = domain.registry.snapshot().paths.user_projects_dir.join(id.as_str());
+    let _lock = domain
+        .registry
+        .lock_write(std::slice::from_ref(&id))
+        .await?;
+    let dir = domain
+        .registry
+        .snapshot()
+        .paths
+        .user_projects_dir
+        .join(id.as_str());
     let path = dir.join("project.yml");
     let written = path.clone();
     let rendered = rendered.to_owned();
@@ -137,8 +145,8 @@ fn write_draft(dir: &Path, path: &Path, text: &str) -> Result<(), Fault> {
 /// Says who tried, and what may be wrong with the directory.
 fn ownership(dir: &Path, fault: Fault) -> Fault {
     let existing = dir.ancestors().find(|dir| dir.exists()).unwrap_or(dir);
-    let denied = nix::unistd::access(existing, nix::unistd::AccessFlags::W_OK).is_err()
-        && existing.is_dir();
+    let denied =
+        nix::unistd::access(existing, nix::unistd::AccessFlags::W_OK).is_err() && existing.is_dir();
     let kind = if denied {
         Kind::PermissionDenied
     } else {
@@ -192,13 +200,20 @@ fn edit_agents(path: &Path, selection: &str) -> Result<(), Fault> {
     fs::replace(path, edited.text.as_bytes(), 0o644)
 }
 
-/// The `project.yml` of a project that is on disk, healthy or not.
-pub(super) fn yml_path(domain: &Domain, id: &ProjectId) -> Result<PathBuf, Fault> {
-    let paths = &domain.registry.snapshot().paths;
-    match files::find(paths, id) {
-        Some(candidate) => Ok(candidate.yml_path),
-        None => Err(files::not_found(paths, id)),
-    }
+/// The files of a project that is on disk, healthy or not: by directory name, else by the id that a file states.
+pub(super) fn locate(domain: &Domain, id: &ProjectId) -> Result<Candidate, Fault> {
+    let snapshot = domain.registry.snapshot();
+    let by_name = files::find(&snapshot.paths, id);
+    by_name
+        .or_else(|| {
+            let entry = snapshot.find(id)?;
+            files::find(&snapshot.paths, &ProjectId::parse(entry.dir_name()).ok()?)
+        })
+        .ok_or_else(|| files::not_found(&snapshot.paths, id))
+}
+
+fn yml_path(domain: &Domain, id: &ProjectId) -> Result<PathBuf, Fault> {
+    Ok(locate(domain, id)?.yml_path)
 }
 
 /// An `io::Error` about a path, permissions told apart.

@@ -20,7 +20,7 @@ pub(super) struct Other {
 
 impl Other {
     /// What a project uses, by its file and by its id.
-    pub fn new(
+    pub(super) fn new(
         name: &str,
         id: &str,
         root: &Path,
@@ -32,11 +32,7 @@ impl Other {
             Claim::Path(path) => Some(env.normalise(path)),
             Claim::Nothing | Claim::Unknown => None,
         };
-        let storage = [
-            &claims.tasks_root,
-            &claims.staging_root,
-            &claims.shared_dir,
-        ];
+        let storage = [&claims.tasks_root, &claims.staging_root, &claims.shared_dir];
         let gate = known(&claims.gate_path);
         let mut uses: Vec<PathBuf> = storage.into_iter().filter_map(known).collect();
         uses.extend(gate.clone());
@@ -92,7 +88,7 @@ pub(super) struct Guard<'a> {
 
 impl<'a> Guard<'a> {
     /// A guard that knows all other projects.
-    pub fn new(paths: &'a Paths, env: &'a Environment, others: &'a [Other]) -> Self {
+    pub(super) fn new(paths: &'a Paths, env: &'a Environment, others: &'a [Other]) -> Self {
         let managed = [
             &paths.system_projects_dir,
             &paths.user_projects_dir,
@@ -121,10 +117,9 @@ impl<'a> Guard<'a> {
     }
 
     /// Judges a directory; `label` begins the text.
-    pub fn judge(&self, label: &str, path: &Path, role: Role) -> Verdict {
-        let keep = |reason: String| {
-            Verdict::Keep(format!("{label} {} {reason}", path.display()), reason)
-        };
+    pub(super) fn judge(&self, label: &str, path: &Path, role: Role) -> Verdict {
+        let keep =
+            |reason: String| Verdict::Keep(format!("{label} {} {reason}", path.display()), reason);
         if path.symlink_metadata().is_err() {
             return Verdict::Absent;
         }
@@ -155,7 +150,12 @@ impl<'a> Guard<'a> {
         let users: Vec<&str> = self
             .others
             .iter()
-            .filter(|other| other.uses.iter().any(|used| overlaps(&resolved, used, role)))
+            .filter(|other| {
+                other
+                    .uses
+                    .iter()
+                    .any(|used| overlaps(&resolved, used, role))
+            })
             .map(|other| other.name.as_str())
             .collect();
         if !users.is_empty() {
@@ -173,7 +173,7 @@ impl<'a> Guard<'a> {
     }
 
     /// Why the project's own directory cannot go, if so: others have something in it.
-    pub fn root_problem(&self, root: &Path) -> Option<String> {
+    pub(super) fn root_problem(&self, root: &Path) -> Option<String> {
         match self.judge("project directory", root, Role::OfId) {
             Verdict::Keep(text, _) => Some(text),
             Verdict::Remove | Verdict::Absent => None,

@@ -50,7 +50,7 @@ impl Journal {
     }
 
     /// Makes the present state durable.
-    pub fn write(&self, paths: &Paths) -> Result<(), Fault> {
+    pub(super) fn write(&self, paths: &Paths) -> Result<(), Fault> {
         let dir = dir(paths);
         crate::fs::create_dir_private(&paths.terokd_dir)?;
         crate::fs::create_dir_private(&dir)?;
@@ -60,7 +60,7 @@ impl Journal {
     }
 
     /// Ends the journal.
-    pub fn remove(&self, paths: &Paths) -> Result<(), Fault> {
+    pub(super) fn remove(&self, paths: &Paths) -> Result<(), Fault> {
         let path = self.path(paths);
         fs::remove_file(&path)
             .and_then(|()| fs::File::open(dir(paths))?.sync_all())

@@ -95,7 +95,7 @@ where
 /// # Errors
 /// `project_not_found`.
 pub fn require_exists(domain: &Domain, id: &ProjectId) -> Result<(), Fault> {
-    edits::yml_path(domain, id).map(|_| ())
+    edits::locate(domain, id).map(|_| ())
 }
 
 /// A project's configuration, read from disk now.
@@ -121,8 +121,7 @@ pub async fn resolved_config(
         Some(id) => {
             // Another directory may claim the same id: then the snapshot knows better than the file.
             domain.registry.project(id)?.project()?;
-            let found = files::find(&snapshot.paths, id);
-            Some(found.ok_or_else(|| files::not_found(&snapshot.paths, id))?)
+            Some(edits::locate(domain, id)?)
         }
     };
     blocking(move || {
@@ -178,35 +177,50 @@ pub async fn delete(
     options: DeleteOptions,
 ) -> Result<DeleteProjectResult, Fault> {
     let registry = &domain.registry;
-    if !options.dry_run {
-        panic::refuse_while_panicked(&registry.snapshot().paths, "deleting a project")?;
+    let candidate = edits::locate(domain, id)?;
+    // Locks go by the directory, whatever id its file states.
+    let dir = ProjectId::parse(&candidate.dir_name)?;
+    if options.dry_run {
+        return delete_now(domain, cx, candidate, options).await;
     }
-    edits::yml_path(domain, id)?;
-    let ids = std::slice::from_ref(id);
-    let lock = if options.dry_run {
-        None
-    } else {
-        let lock = registry.lock_write(ids).await?;
-        registry.set_deleting(id, true);
-        Some(lock)
+    panic::refuse_while_panicked(&registry.snapshot().paths, "deleting a project")?;
+    let lock = registry.lock_write(std::slice::from_ref(&dir)).await?;
+    let deleting = Deleting::new(registry, &dir);
+    // What was changed a moment ago counts, and so does another directory that claims the same id.
+    registry.refresh(&dir).await;
+    let outcome = match registry.project(&dir) {
+        Ok(_) => delete_now(domain, cx, candidate, options).await,
+        Err(fault) => Err(fault),
     };
-    let outcome = delete_locked(domain, cx, id, options).await;
-    if lock.is_some() {
-        registry.set_deleting(id, false);
-        registry.refresh(id).await;
-    }
+    registry.refresh(&dir).await;
+    drop(deleting);
+    drop(lock);
     outcome
 }
 
-async fn delete_locked(
+/// Makes others get `project_busy` as long as it lives.
+struct Deleting<'a>(&'a Registry, &'a ProjectId);
+
+impl<'a> Deleting<'a> {
+    fn new(registry: &'a Registry, id: &'a ProjectId) -> Self {
+        registry.set_deleting(id, true);
+        Self(registry, id)
+    }
+}
+
+impl Drop for Deleting<'_> {
+    fn drop(&mut self) {
+        self.0.set_deleting(self.1, false);
+    }
+}
+
+async fn delete_now(
     domain: &Domain,
     cx: &OpCx,
-    id: &ProjectId,
+    candidate: files::Candidate,
     options: DeleteOptions,
 ) -> Result<DeleteProjectResult, Fault> {
     let (snapshot, env) = (domain.registry.snapshot(), Arc::clone(&domain.env));
-    let candidate = files::find(&snapshot.paths, id)
-        .ok_or_else(|| files::not_found(&snapshot.paths, id))?;
     let cx = cx.clone();
     blocking(move || {
         let context = context(&snapshot, &env);

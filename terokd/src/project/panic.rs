@@ -205,9 +205,15 @@ mod tests {
         let text = "2026-03-01T09:20:11.204518+00:00\n{\"v\":1,\"reason\":\"user\"}\n";
         std::fs::write(&lock, text).unwrap();
         let found = status(&paths);
-        assert_eq!(found.since.as_deref(), Some("2026-03-01T09:20:11.204518+00:00"));
+        assert_eq!(
+            found.since.as_deref(),
+            Some("2026-03-01T09:20:11.204518+00:00")
+        );
         assert_eq!(found.reason.as_deref(), Some("user"));
         let fault = refuse_while_panicked(&paths, "this").unwrap_err();
-        assert_eq!((fault.kind, fault.data["reason"].as_str()), (Kind::Panicked, Some("user")));
+        assert_eq!(
+            (fault.kind, fault.data["reason"].as_str()),
+            (Kind::Panicked, Some("user"))
+        );
     }
 }

@@ -195,7 +195,9 @@ pub(super) fn make(
         let text = format!(
             "vault locked — SSH key assignments for scope '{id}' remain in the encrypted DB"
         );
-        let reason = "the vault cannot be opened by this version; the assignments are dropped when it is".to_owned();
+        let reason =
+            "the vault cannot be opened by this version; the assignments are dropped when it is"
+                .to_owned();
         let before = ["tasks_root", "state", "build", "task_archives"];
         let keys_at = plan
             .steps
@@ -327,7 +329,8 @@ fn settle_nested(plan: &mut Plan, env: &Environment) {
     for index in 0..plan.steps.len() {
         let is_removal = |step: &Step| matches!(step.action, Action::Remove { .. });
         if is_removal(&plan.steps[index])
-            && (0..plan.steps.len()).any(|outer| within(index, outer) && is_removal(&plan.steps[outer]))
+            && (0..plan.steps.len())
+                .any(|outer| within(index, outer) && is_removal(&plan.steps[outer]))
         {
             plan.steps[index].action = Action::Within;
         }
@@ -392,9 +395,10 @@ impl Plan {
                     result
                         .skipped
                         .push(format!("{shown} not deleted: {}", printable_line(reason)));
-                    result
-                        .warnings
-                        .push(format!("cannot delete `{shown}`: {}", printable_line(reason)));
+                    result.warnings.push(format!(
+                        "cannot delete `{shown}`: {}",
+                        printable_line(reason)
+                    ));
                     ("failed", Some(reason.clone()))
                 }
             };

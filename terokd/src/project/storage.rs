@@ -267,7 +267,10 @@ fn label(name: &str, roster: &Roster) -> String {
         let plain = name.strip_prefix('_').unwrap_or(name).replace('-', " ");
         let mut chars = plain.chars();
         match chars.next() {
-            Some(first) => first.to_uppercase().chain(chars.flat_map(char::to_lowercase)).collect(),
+            Some(first) => first
+                .to_uppercase()
+                .chain(chars.flat_map(char::to_lowercase))
+                .collect(),
             None => plain,
         }
     })

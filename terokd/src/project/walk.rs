@@ -86,7 +86,10 @@ pub(super) fn measure(dir: &Path, give_up: &dyn Fn() -> bool) -> Size {
         seen: 0,
         give_up,
     };
-    if dir.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+    if dir
+        .symlink_metadata()
+        .is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    {
         return meter.size;
     }
     let walked = tree::open_parent(dir).and_then(|(parent, name)| {
@@ -114,10 +117,17 @@ mod tests {
         let size = measure(&root, &|| false);
         assert_eq!((size.apparent, size.incomplete), (10_000, false));
         assert!(size.allocated >= 8_192, "{}", size.allocated);
-        assert_eq!(measure(&dir.path().join("none"), &|| false), Size::default());
+        assert_eq!(
+            measure(&dir.path().join("none"), &|| false),
+            Size::default()
+        );
         symlink(&root, dir.path().join("way-in")).unwrap();
         let size = measure(&dir.path().join("way-in"), &|| false);
-        assert_eq!((size.apparent, size.incomplete), (0, true), "a link is no directory");
+        assert_eq!(
+            (size.apparent, size.incomplete),
+            (0, true),
+            "a link is no directory"
+        );
     }
 
     #[test]
