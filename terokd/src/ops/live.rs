@@ -41,7 +41,8 @@ pub(super) struct Live {
     pub(super) stopping: AtomicBool,
     bus: Bus,
     state: Mutex<State>,
-    changed: Notify,
+    to_tell: Notify,
+    to_store: Notify,
 }
 
 #[derive(Debug)]
@@ -51,8 +52,6 @@ struct State {
     told_at: Option<Instant>,
     /// There is progress that was not told.
     untold: bool,
-    /// There is progress that was not stored.
-    unstored: bool,
     over: bool,
 }
 
@@ -70,10 +69,10 @@ impl Live {
                 followers: Vec::new(),
                 told_at: None,
                 untold: false,
-                unstored: false,
                 over: false,
             }),
-            changed: Notify::new(),
+            to_tell: Notify::new(),
+            to_store: Notify::new(),
         }
     }
 
@@ -105,13 +104,13 @@ impl Live {
             }
             state.operation.progress = Some(printable(progress));
             state.untold = true;
-            state.unstored = true;
             state.told_at.is_none_or(|at| at.elapsed() >= TELL_EVERY)
         };
         if due {
             self.tell();
         }
-        self.changed.notify_one();
+        self.to_tell.notify_one();
+        self.to_store.notify_one();
     }
 
     /// Tells the latest progress, unless it was told.
@@ -142,49 +141,40 @@ impl Live {
         });
     }
 
-    /// Tells and stores progress that was noted while it was too early. Runs beside the work, never ends.
-    pub(super) async fn report<F, Fut>(&self, store: F)
+    /// Tells progress that was noted while it was too early. Runs beside the work, never ends.
+    pub(super) async fn report(&self) {
+        loop {
+            let due = {
+                let state = self.lock();
+                state.untold.then(|| {
+                    state
+                        .told_at
+                        .map_or_else(Instant::now, |at| at + TELL_EVERY)
+                })
+            };
+            match due {
+                None => self.to_tell.notified().await,
+                Some(due) if due <= Instant::now() => self.tell(),
+                // Then it looks again: meanwhile the work itself may have told.
+                Some(due) => tokio::time::sleep_until(due).await,
+            }
+        }
+    }
+
+    /// Stores progress, at most every [`STORE_EVERY`]. Runs beside the work and apart from [`Live::report`], because
+    /// a disk can be slow; never ends.
+    pub(super) async fn record<F, Fut>(&self, store: F)
     where
         F: Fn(Progress) -> Fut,
         Fut: Future<Output = ()>,
     {
-        let mut stored_at: Option<Instant> = None;
         loop {
-            let (tell_at, store_at) = {
-                let state = self.lock();
-                let tell_at = state.untold.then(|| {
-                    state
-                        .told_at
-                        .map_or_else(Instant::now, |at| at + TELL_EVERY)
-                });
-                let store_at = state
-                    .unstored
-                    .then(|| stored_at.map_or_else(Instant::now, |at: Instant| at + STORE_EVERY));
-                (tell_at, store_at)
-            };
-            let next = match (tell_at, store_at) {
-                (Some(a), Some(b)) => Some(a.min(b)),
-                (a, b) => a.or(b),
-            };
-            match next {
-                None => self.changed.notified().await,
-                Some(next) => {
-                    tokio::time::sleep_until(next).await;
-                    if tell_at.is_some_and(|at| at <= next) {
-                        self.tell();
-                    }
-                    if store_at.is_some_and(|at| at <= next) {
-                        let progress = {
-                            let mut state = self.lock();
-                            state.unstored = false;
-                            state.operation.progress.clone()
-                        };
-                        stored_at = Some(Instant::now());
-                        if let Some(progress) = progress {
-                            store(progress).await;
-                        }
-                    }
-                }
+            self.to_store.notified().await;
+            let progress = self.lock().operation.progress.clone();
+            if let Some(progress) = progress {
+                let stored_at = Instant::now();
+                store(progress).await;
+                tokio::time::sleep_until(stored_at + STORE_EVERY).await;
             }
         }
     }

@@ -94,6 +94,15 @@ struct State {
     draining: bool,
 }
 
+impl State {
+    fn keep_unwritten(&mut self, end: Arc<Operation>) {
+        if self.unwritten.len() >= MAX_UNWRITTEN {
+            self.unwritten.pop_front();
+        }
+        self.unwritten.push_back(end);
+    }
+}
+
 impl Ops {
     /// Opens the record. What the last daemon left unfinished is reported as interrupted, or answered if it goes on.
     ///
@@ -106,7 +115,7 @@ impl Ops {
     ) -> Result<(Self, Vec<Resumable>), Fault> {
         let journal = Journal::new(store);
         let ids = Ids::after(journal.greatest_id().await?.as_deref());
-        let mut resumable = Vec::new();
+        let (mut resumable, mut state) = (Vec::new(), State::default());
         for left in journal.unfinished().await? {
             if left.resumable {
                 resumable.push(Resumable {
@@ -121,9 +130,11 @@ impl Ops {
                     method = left.operation.method,
                     "was interrupted"
                 );
-                journal
-                    .finish(&ended(left.operation, Err(&interrupted())))
-                    .await?;
+                let end = ended(left.operation, Err(&interrupted()));
+                if let Err(fault) = journal.finish(&end).await {
+                    tracing::warn!(%fault, "the end of an operation is not recorded");
+                    state.keep_unwritten(Arc::new(end));
+                }
             }
         }
         let inner = Inner {
@@ -132,7 +143,7 @@ impl Ops {
             tasks,
             ids,
             active: watch::Sender::new(0),
-            state: Mutex::default(),
+            state: Mutex::new(state),
         };
         Ok((
             Self {
@@ -145,12 +156,14 @@ impl Ops {
     /// Reports an operation that cannot go on as failed.
     ///
     /// # Errors
-    /// `storage_error`.
+    /// `storage_error`: the end is known, but not to the next daemon.
     pub async fn give_up(&self, left: Resumable, fault: &Fault) -> Result<(), Fault> {
-        self.inner
-            .journal
-            .finish(&ended(left.operation, Err(fault)))
-            .await
+        let end = ended(left.operation, Err(fault));
+        let written = self.inner.journal.finish(&end).await;
+        if written.is_err() {
+            self.inner.lock().keep_unwritten(Arc::new(end));
+        }
+        written
     }
 
     /// How many run.

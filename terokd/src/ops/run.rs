@@ -1,7 +1,8 @@
 //! Starting an operation and seeing it through.
 
 use super::live::{Live, OpCx};
-use super::{Inner, MAX_UNWRITTEN, OpSpec, Ops, Resumable, ended, interrupted, panicked};
+use super::{Inner, OpSpec, Ops, Resumable, ended, interrupted, panicked};
+use crate::crash;
 use futures_util::FutureExt;
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
@@ -149,6 +150,7 @@ impl Ops {
                 let _ = tell_begun.send(Err(fault));
                 return;
             }
+            crash::point("operation.recorded");
             let live = inner.begin(operation, resumable);
             let _ = tell_begun.send(Ok(()));
             let (end, answer) = inner.see_through(&live, work).await;
@@ -166,13 +168,6 @@ impl Ops {
     }
 }
 
-/// How an operation ended.
-enum End {
-    Here(Operation),
-    /// It goes on under the next daemon.
-    Elsewhere,
-}
-
 impl Inner {
     fn begin(&self, operation: Operation, resumable: bool) -> Arc<Live> {
         let live = Arc::new(Live::new(operation, resumable, self.bus.clone()));
@@ -185,8 +180,8 @@ impl Inner {
         live
     }
 
-    /// Runs the work until it ends or is taken away.
-    async fn see_through<F, Fut>(&self, live: &Arc<Live>, work: F) -> (End, Answer)
+    /// Runs the work until it ends or is taken away. No end means that it goes on under the next daemon.
+    async fn see_through<F, Fut>(&self, live: &Arc<Live>, work: F) -> (Option<Operation>, Answer)
     where
         F: FnOnce(OpCx) -> Fut,
         Fut: Future<Output = Result<Value, Fault>>,
@@ -204,7 +199,8 @@ impl Inner {
                 Err(panicked(&live.operation().method, panic.as_ref()))
             }),
             () = live.abandon.cancelled() => Err(Fault::new(Kind::Cancelled, "the daemon stops")),
-            () = live.report(store) => Err(Fault::internal("reporting ended")),
+            () = live.report() => Err(Fault::internal("reporting ended")),
+            () = live.record(store) => Err(Fault::internal("recording ended")),
         };
         let left = live.stopping.load(Ordering::Acquire);
         let outcome = match outcome {
@@ -215,7 +211,7 @@ impl Inner {
                     "the daemon stops; the operation goes on when it is back",
                 )
                 .with("operation_id", live.id.as_str());
-                return (End::Elsewhere, Err(fault));
+                return (None, Err(fault));
             }
             Err(fault) if left && fault.kind == Kind::Cancelled => Err(interrupted()),
             other => other,
@@ -225,18 +221,19 @@ impl Inner {
             to_raw_value(&value)
                 .map_err(|e| Fault::internal(format!("cannot serialise the result: {e}")))
         });
-        (End::Here(end), answer)
+        (Some(end), answer)
     }
 
     /// Records the end, then tells it.
-    async fn finish(&self, live: &Arc<Live>, end: End) {
-        let End::Here(end) = end else {
+    async fn finish(&self, live: &Arc<Live>, end: Option<Operation>) {
+        let Some(end) = end else {
             // The record says running, which is what the next daemon goes by.
             self.lock().running.remove(&live.id);
             live.suspended();
             return;
         };
         let end = Arc::new(end);
+        crash::point("operation.done");
         let written = self.journal.finish(&end).await;
         if let Err(fault) = &written {
             tracing::warn!(%fault, "the end of an operation is not recorded");
@@ -245,10 +242,7 @@ impl Inner {
             {
                 let mut state = self.lock();
                 if written.is_err() {
-                    if state.unwritten.len() >= MAX_UNWRITTEN {
-                        state.unwritten.pop_front();
-                    }
-                    state.unwritten.push_back(Arc::clone(&end));
+                    state.keep_unwritten(Arc::clone(&end));
                 }
                 state.running.remove(&live.id);
             }
