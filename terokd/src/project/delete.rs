@@ -225,6 +225,7 @@ pub(super) fn finish(mut journal: Journal, paths: &Paths) -> Result<DeleteProjec
             };
         }
     }
+    journal.phase = Phase::PutAside;
     journal.write(paths)?;
     crash::point("delete.renamed_all");
     if journal.plan.leftover_keys
@@ -277,10 +278,12 @@ pub(super) enum Recovered {
 
 /// Ends what an earlier daemon began.
 pub(super) fn recover(journal: Journal, paths: &Paths) -> Recovered {
-    let renamed = match config_step(&journal) {
-        _ if journal.phase == Phase::Archiving => false,
-        Some((path, identity, _)) => Identity::of(path).ok() != Some(identity),
-        None => false,
+    let is_aside =
+        |(_, identity, aside): (&Path, Identity, &Path)| Identity::of(aside).ok() == Some(identity);
+    let renamed = match journal.phase {
+        Phase::Archiving => false,
+        Phase::Removing => config_step(&journal).is_some_and(is_aside),
+        Phase::PutAside => true,
     };
     if renamed {
         Recovered::Finished(finish(journal, paths))

@@ -63,8 +63,9 @@ pub async fn derive(
             candidate.yml_path.parent().unwrap_or(&candidate.root),
         ));
     }
-    // Locks are taken in the order of the ids, like everywhere.
+    // Locks go by directory, in the order of the ids, like everywhere.
     let registry = &domain.registry;
+    let source = &super::edits::dir_id(&candidate)?;
     let ids = |id: &ProjectId| [id.clone()];
     let (_read, _write) = if *source < new {
         let read = registry.lock_read(&ids(source)).await?;

@@ -3,7 +3,7 @@
 use super::{Domain, blocking};
 use crate::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use terok_config::id::ProjectId;
 use terok_config::project::{self as files, Candidate, ConfigFault};
 use terok_config::{edit, selection};
@@ -17,7 +17,7 @@ use terok_proto::{Fault, Kind};
 /// # Errors
 /// There is no such project, or its file cannot be read as text.
 pub async fn read_yaml(domain: &Domain, id: &ProjectId) -> Result<ProjectYaml, Fault> {
-    let path = yml_path(domain, id)?;
+    let path = locate(domain, id)?.yml_path;
     blocking(move || files::read_yaml(&path)).await
 }
 
@@ -31,11 +31,17 @@ pub async fn write_yaml(
     text: &str,
     base_hash: Option<&str>,
 ) -> Result<String, Fault> {
-    let _lock = domain.registry.lock_write(std::slice::from_ref(id)).await?;
-    let path = yml_path(domain, id)?;
+    let candidate = locate(domain, id)?;
+    let dir = dir_id(&candidate)?;
+    let _lock = domain
+        .registry
+        .lock_write(std::slice::from_ref(&dir))
+        .await?;
+    // It may have gone while this call waited.
+    let path = locate(domain, &dir)?.yml_path;
     let (snapshot, env) = (domain.registry.snapshot(), domain.env.clone());
     let (text, base_hash) = (text.to_owned(), base_hash.map(str::to_owned));
-    let name = id.as_str().to_owned();
+    let name = candidate.dir_name;
     let written = path.clone();
     blocking(move || {
         if let Some(base) = base_hash {
@@ -59,7 +65,7 @@ pub async fn write_yaml(
         fs::replace(&written, text.as_bytes(), 0o644)
     })
     .await?;
-    domain.registry.refresh(id).await;
+    domain.registry.refresh(&dir).await;
     Ok(path.to_string_lossy().into_owned())
 }
 
@@ -175,15 +181,20 @@ pub async fn set_image_agents(
     id: &ProjectId,
     selection: &str,
 ) -> Result<String, Fault> {
-    yml_path(domain, id)?;
+    let candidate = locate(domain, id)?;
+    let dir = dir_id(&candidate)?;
     let snapshot = domain.registry.snapshot();
     selection::resolve_text(selection, &snapshot.roster)?;
-    let _lock = domain.registry.lock_write(std::slice::from_ref(id)).await?;
-    let path = yml_path(domain, id)?;
+    let _lock = domain
+        .registry
+        .lock_write(std::slice::from_ref(&dir))
+        .await?;
+    // It may have gone while this call waited.
+    let path = locate(domain, &dir)?.yml_path;
     let edited = path.clone();
     let selection = selection.to_owned();
     blocking(move || edit_agents(&edited, &selection)).await?;
-    domain.registry.refresh(id).await;
+    domain.registry.refresh(&dir).await;
     Ok(path.to_string_lossy().into_owned())
 }
 
@@ -212,8 +223,9 @@ pub(super) fn locate(domain: &Domain, id: &ProjectId) -> Result<Candidate, Fault
         .ok_or_else(|| files::not_found(&snapshot.paths, id))
 }
 
-fn yml_path(domain: &Domain, id: &ProjectId) -> Result<PathBuf, Fault> {
-    Ok(locate(domain, id)?.yml_path)
+/// The name of a project's directory, which its locks go by, whatever id its file states.
+pub(super) fn dir_id(candidate: &Candidate) -> Result<ProjectId, Fault> {
+    ProjectId::parse(&candidate.dir_name)
 }
 
 /// An `io::Error` about a path, permissions told apart.

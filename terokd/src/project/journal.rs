@@ -19,6 +19,8 @@ pub(super) enum Phase {
     Archiving,
     /// The project's directory may have been renamed; if it was, there is no way back.
     Removing,
+    /// It was, and what could be put aside was.
+    PutAside,
 }
 
 /// One deletion.

@@ -178,9 +178,9 @@ pub async fn delete(
 ) -> Result<DeleteProjectResult, Fault> {
     let registry = &domain.registry;
     let candidate = edits::locate(domain, id)?;
-    // Locks go by the directory, whatever id its file states.
-    let dir = ProjectId::parse(&candidate.dir_name)?;
+    let dir = edits::dir_id(&candidate)?;
     if options.dry_run {
+        registry.project(&dir)?;
         return delete_now(domain, cx, candidate, options).await;
     }
     panic::refuse_while_panicked(&registry.snapshot().paths, "deleting a project")?;
@@ -227,8 +227,7 @@ async fn delete_now(
         let load = files::load_one(&candidate, context);
         let others = delete::others(&snapshot.paths, &candidate.dir_name, context);
         let operation = Some(cx.id().to_owned());
-        let prepared =
-            delete::prepare(&load, &snapshot.paths, &env, &others, options, operation)?;
+        let prepared = delete::prepare(&load, &snapshot.paths, &env, &others, options, operation)?;
         if options.dry_run {
             return Ok(prepared.journal.plan.result(None, true));
         }
@@ -267,7 +266,11 @@ pub async fn resume(domain: &Domain, ops: &Ops, resumable: Vec<Resumable>) {
             Ok(result) => {
                 let value = serde_json::to_value(&result)
                     .map_err(|error| Fault::internal(format!("cannot answer: {error}")));
-                ops.resume(left, |_| async move { value }).await.map(|_| ())
+                match ops.resume(left, |_| async move { value }).await {
+                    // Answered before anybody can ask.
+                    Ok(started) => started.done.await.map(|_| ()),
+                    Err(fault) => Err(fault),
+                }
             }
         };
         if let Err(fault) = answered {

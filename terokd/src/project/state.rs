@@ -36,8 +36,15 @@ pub async fn state(
         if vault_locked {
             warnings.push("SSH keys are unknown: the vault is locked".to_owned());
         }
+        let dockerfiles = DOCKERFILES.iter().all(|name| build.join(name).is_file());
+        if dockerfiles {
+            warnings.push(
+                "whether the Dockerfiles are old is unknown: this version does not render them"
+                    .to_owned(),
+            );
+        }
         Ok(ProjectState {
-            dockerfiles: DOCKERFILES.iter().all(|name| build.join(name).is_file()),
+            dockerfiles,
             dockerfiles_old: false,
             images: false,
             images_old: false,
@@ -104,6 +111,41 @@ mod tests {
         assert_eq!(last_commit(dir.path(), Some("main")), None);
         std::fs::write(dir.path().join("HEAD"), "ref: refs/heads/main\n").unwrap();
         assert_eq!(last_commit(dir.path(), Some("../../etc/passwd")), None);
+    }
+
+    #[test]
+    fn the_branch_comes_before_head() {
+        let dir = tempfile::tempdir().unwrap();
+        let repository = gix::init_bare(dir.path()).unwrap();
+        assert_eq!(last_commit(dir.path(), None), None, "unborn");
+        let tree = repository.empty_tree().id().detach();
+        let commit = |branch: &str, message: &str| {
+            let (name, email) = ("Ada", "ada@example.org");
+            let who = |time| gix::actor::SignatureRef {
+                name: name.into(),
+                email: email.into(),
+                time,
+            };
+            let none: [gix::ObjectId; 0] = [];
+            let (committer, author) = (who("9 +0000"), who("1762174931 +0100"));
+            repository
+                .commit_as(committer, author, branch, message, tree, none)
+                .unwrap()
+                .to_string()
+        };
+        let head = commit("HEAD", "on \u{1b}head\n\nbody");
+        let found = last_commit(dir.path(), Some("side")).unwrap();
+        assert_eq!(
+            (found.commit_hash, found.commit_message.as_str()),
+            (head, "on \\x1bhead")
+        );
+        assert_eq!(found.commit_date, "2025-11-03 14:02:11 +0100");
+        assert_eq!(found.commit_author, "Ada");
+        let side = commit("refs/heads/side", "aside");
+        assert_eq!(
+            last_commit(dir.path(), Some("side")).unwrap().commit_hash,
+            side
+        );
     }
 
     #[test]
