@@ -1,0 +1,333 @@
+//! The commands: arguments → calls → rendering. No rule of the domain lives here.
+
+mod call;
+mod config;
+mod daemon;
+mod delete;
+mod image;
+mod meta;
+mod operations;
+mod panic;
+mod project;
+mod watch;
+mod wizard;
+
+use crate::args::{Arg, Command, Hint};
+use crate::render::{Column, Show, View};
+
+const PROJECT: Arg = Arg::required("ID", "project_id").hint(Hint::Project);
+const SCOPES: &[&str] = &["project", "global", "terokd"];
+const SHELLS: &[&str] = &["bash", "zsh", "fish"];
+const STATES: &[&str] = &["queued", "running", "succeeded", "failed", "cancelled"];
+
+/// Every command there is.
+pub(crate) const COMMANDS: &[Command] = &[
+    Command::group(
+        "project",
+        "Projects: list, make, inspect, delete",
+        &[
+            Command::call("list", "list_projects", &[], View::Table(project::COLUMNS)),
+            Command::call(
+                "discover",
+                "discover_projects",
+                &[],
+                View::Custom(project::show_discovered),
+            ),
+            Command::call("show", "get_project", &[PROJECT], View::Record),
+            Command::call("config", "load_project", &[PROJECT], View::Record),
+            Command::own(
+                "wizard",
+                "questions",
+                "Asks for everything a new project needs and writes it",
+                &[],
+                wizard::run,
+            ),
+            Command::own(
+                "new",
+                "write_project_yaml",
+                "Makes a project from a file: a project.yml, or the wizard's answers as a JSON object",
+                &[
+                    Arg::optional("ID", "").help("Project id [default: the one in the file]"),
+                    Arg::value("from", "")
+                        .hint(Hint::File)
+                        .help("The file; - reads standard input"),
+                    Arg::flag("overwrite", "").help("Replace an existing project.yml"),
+                    Arg::flag("draft", "").help("Write it even if it is not valid"),
+                ],
+                project::new,
+            ),
+            Command::call(
+                "derive",
+                "derive_project",
+                &[
+                    Arg::required("SRC", "source_id").hint(Hint::Project),
+                    Arg::required("NEW", "new_id"),
+                    Arg::flag("without-keys", "without_keys"),
+                    Arg::many("copy", "copy")
+                        .hint(Hint::OneOf(&["presets", "snippets"]))
+                        .metavar("WHAT"),
+                    Arg::flag("shadow", "shadow"),
+                ],
+                View::Custom(project::show_derived),
+            ),
+            Command::own(
+                "delete",
+                "delete_project",
+                "Archives a project and removes everything that is its own",
+                &[
+                    PROJECT,
+                    Arg::flag("yes", "").short('y').help("Do not ask"),
+                    Arg::flag("dry-run", "").help("Only say what would be removed"),
+                    Arg::flag("keep-images", "keep_images"),
+                ],
+                delete::run,
+            ),
+            Command::call("state", "project.state", &[PROJECT], View::Record),
+            Command::call(
+                "storage",
+                "project.storage_detail",
+                &[PROJECT, Arg::flag("refresh", "refresh")],
+                View::Custom(image::show_project),
+            ),
+            Command::own(
+                "presets",
+                "project.list_presets",
+                "Lists the presets that a project can use, or shows one",
+                &[
+                    PROJECT,
+                    Arg::optional("NAME", "")
+                        .hint(Hint::Preset)
+                        .help("Show this preset"),
+                ],
+                project::presets,
+            ),
+            Command::call(
+                "agents",
+                "set_project_image_agents",
+                &[
+                    PROJECT,
+                    Arg::required("SELECTION", "selection").hint(Hint::Agents),
+                ],
+                View::Text,
+            ),
+        ],
+    ),
+    Command::group(
+        "agents",
+        "Agents and tools that images can hold",
+        &[Command::call(
+            "list",
+            "agents.list",
+            &[],
+            View::Table(project::ROSTER),
+        )],
+    ),
+    Command::group(
+        "image",
+        "Images: list, usage, clean up",
+        &[
+            Command::call(
+                "list",
+                "list_images",
+                &[Arg::optional("ID", "project_id").hint(Hint::Project)],
+                View::Table(image::COLUMNS),
+            ),
+            Command::call(
+                "orphans",
+                "find_orphaned_images",
+                &[],
+                View::Table(image::COLUMNS),
+            ),
+            Command::own(
+                "cleanup",
+                "cleanup_images",
+                "Finds and removes orphaned images",
+                &[
+                    Arg::flag("dry-run", "").help("Only say what would be removed"),
+                    Arg::flag("yes", "").short('y').help("Do not ask"),
+                ],
+                image::cleanup,
+            ),
+            Command::call(
+                "usage",
+                "storage.overview",
+                &[Arg::flag("refresh", "refresh")],
+                View::Custom(image::show_overview),
+            ),
+        ],
+    ),
+    Command::group(
+        "config",
+        "Configuration: what is in force, wrong, allowed",
+        &[
+            Command::call(
+                "resolve",
+                "config.resolve",
+                &[Arg::optional("ID", "project_id").hint(Hint::Project)],
+                View::Custom(config::show_resolved),
+            ),
+            Command::call(
+                "problems",
+                "config.problems",
+                &[],
+                View::Table(config::PROBLEMS),
+            ),
+            Command::own(
+                "validate",
+                "config.validate",
+                "Checks a file without applying it; the exit code is 1 if it cannot be used",
+                &[
+                    Arg::required("FILE", "")
+                        .hint(Hint::File)
+                        .help("The file; - reads standard input"),
+                    Arg::value("kind", "")
+                        .hint(Hint::OneOf(SCOPES))
+                        .metavar("KIND")
+                        .help("Which kind of file it is [default: by its name]"),
+                ],
+                config::validate,
+            ),
+            Command::call(
+                "schema",
+                "config.schema",
+                &[Arg::required("KIND", "kind").hint(Hint::OneOf(SCOPES))],
+                View::Json,
+            ),
+        ],
+    ),
+    Command::group(
+        "daemon",
+        "The daemon itself",
+        &[
+            Command::call(
+                "status",
+                "daemon.status",
+                &[],
+                View::Custom(daemon::show_status),
+            ),
+            Command::own(
+                "start",
+                "daemon.status",
+                "Starts a daemon unless one is running",
+                &[],
+                daemon::start,
+            ),
+            Command::own(
+                "stop",
+                "daemon.shutdown",
+                "Finishes or checkpoints operations, ends the daemon and waits for its end",
+                &[Arg::number("drain-ms", "drain_ms")],
+                daemon::stop,
+            ),
+            Command::call("reload", "daemon.reload", &[], View::Record),
+            Command::own(
+                "paths",
+                "daemon.paths",
+                "Lists every directory the daemon uses, and warns where this environment would choose another",
+                &[],
+                daemon::paths,
+            ),
+        ],
+    ),
+    Command::group(
+        "op",
+        "Operations: long work",
+        &[
+            Command::call(
+                "list",
+                "operation.list",
+                &[
+                    Arg::value("project", "project_id").hint(Hint::Project),
+                    Arg::value("state", "state")
+                        .hint(Hint::OneOf(STATES))
+                        .metavar("STATE"),
+                ],
+                View::Table(operations::COLUMNS),
+            ),
+            Command::own(
+                "show",
+                "operation.get",
+                "Shows one operation",
+                &[
+                    Arg::required("OPERATION", "id").hint(Hint::Operation),
+                    Arg::flag("wait", "").help("Follow it to its end and print its result"),
+                ],
+                operations::show,
+            ),
+            Command::call(
+                "cancel",
+                "operation.cancel",
+                &[Arg::required("OPERATION", "id").hint(Hint::Operation)],
+                View::Custom(operations::show_one),
+            ),
+        ],
+    ),
+    Command::own(
+        "panic",
+        "execute_panic",
+        "Cuts every task container off the network and stops vault and gate",
+        &[
+            Arg::flag("stop-containers", "stop_containers"),
+            Arg::flag("yes", "").short('y').help("Do not ask"),
+        ],
+        panic::run,
+    )
+    .with(&[Command::own(
+        "status",
+        "panic.status",
+        "Tells whether the kill switch is engaged",
+        &[],
+        panic::status,
+    )]),
+    Command::own(
+        "watch",
+        "events.subscribe",
+        "Prints events as they happen, one per line",
+        &[
+            Arg::many("kind", "kinds").hint(Hint::EventKind),
+            Arg::many("project", "projects").hint(Hint::Project),
+            Arg::flag("snapshot", "snapshot"),
+            Arg::number("since", "since"),
+            Arg::value("epoch", "epoch").metavar("EPOCH"),
+            Arg::flag("follow", "")
+                .short('f')
+                .help("Go on with the next daemon when this one goes away"),
+        ],
+        watch::run,
+    ),
+    Command::own(
+        "call",
+        "",
+        "Calls any method; a subscription prints its items until it is interrupted",
+        &[
+            Arg::required("METHOD", "")
+                .hint(Hint::Method)
+                .help("Name of the method"),
+            Arg::optional("PARAMS", "").help("Parameters as JSON; - reads standard input"),
+        ],
+        call::run,
+    ),
+    Command::own(
+        "completions",
+        "",
+        "Prints a completion script for a shell",
+        &[Arg::required("SHELL", "")
+            .hint(Hint::OneOf(SHELLS))
+            .help("The shell")],
+        meta::completions,
+    ),
+    Command::own(
+        "man",
+        "",
+        "Writes manual pages into a directory",
+        &[Arg::required("DIR", "")
+            .hint(Hint::Dir)
+            .help("The directory; made if it is not there")],
+        meta::man,
+    ),
+];
+
+/// A column that shows yes or nothing.
+const fn mark(header: &'static str, pointer: &'static str) -> Column {
+    Column::new(header, pointer).show(Show::Mark("yes"))
+}

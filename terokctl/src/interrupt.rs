@@ -1,0 +1,114 @@
+//! Waiting that Ctrl-C can end.
+//!
+//! SIGINT is blocked for the life of the process and read from a descriptor, so that every wait decides itself what an
+//! interrupt means. Children are not affected: the standard library starts them with an empty signal mask.
+
+use crate::failure::{Failure, Result};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+/// What ended a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Woken {
+    /// The descriptor is ready.
+    Ready,
+    /// Ctrl-C.
+    Interrupted,
+    /// The time is over.
+    TimedOut,
+}
+
+/// Ctrl-C as something that can be waited for.
+#[derive(Debug)]
+pub(crate) struct Interrupts {
+    signals: Option<SignalFd>,
+}
+
+impl Interrupts {
+    /// Takes SIGINT over. Without it, Ctrl-C simply ends the process as usual.
+    pub(crate) fn install() -> Self {
+        let mut mask = SigSet::empty();
+        mask.add(Signal::SIGINT);
+        let signals = mask.thread_block().ok().and_then(|()| {
+            let made = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK);
+            if made.is_err() {
+                let _ = mask.thread_unblock();
+            }
+            made.ok()
+        });
+        Self { signals }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn none() -> Self {
+        Self { signals: None }
+    }
+
+    /// Waits until `fd` is ready for `events`, Ctrl-C or the deadline.
+    pub(crate) fn wait(
+        &self,
+        fd: Option<BorrowedFd<'_>>,
+        events: PollFlags,
+        deadline: Option<Instant>,
+    ) -> Result<Woken> {
+        loop {
+            let mut fds = Vec::with_capacity(2);
+            if let Some(signals) = &self.signals {
+                fds.push(PollFd::new(signals.as_fd(), PollFlags::POLLIN));
+            }
+            if let Some(fd) = fd {
+                fds.push(PollFd::new(fd, events));
+            }
+            match poll(&mut fds, timeout(deadline)) {
+                Ok(0) if deadline.is_some_and(|at| Instant::now() >= at) => {
+                    return Ok(Woken::TimedOut);
+                }
+                Ok(0) | Err(Errno::EINTR) => continue,
+                Ok(_) => {}
+                Err(error) => return Err(Failure::Internal(format!("cannot wait: {error}"))),
+            }
+            let ready = fd.is_some() && fds.last().is_some_and(|fd| fd.any().unwrap_or(true));
+            if self.take() {
+                return Ok(Woken::Interrupted);
+            }
+            if ready {
+                return Ok(Woken::Ready);
+            }
+        }
+    }
+
+    /// Sleeps, unless Ctrl-C comes first.
+    pub(crate) fn pause(&self, time: Duration) -> Result<()> {
+        match self.wait(None, PollFlags::empty(), Some(Instant::now() + time))? {
+            Woken::Interrupted => Err(Failure::Interrupted),
+            Woken::Ready | Woken::TimedOut => Ok(()),
+        }
+    }
+
+    /// Whether Ctrl-C came since the last look; also forgets one that was meant for a child.
+    pub(crate) fn take(&self) -> bool {
+        let mut taken = false;
+        if let Some(signals) = &self.signals {
+            while let Ok(Some(_)) = signals.read_signal() {
+                taken = true;
+            }
+        }
+        taken
+    }
+}
+
+fn timeout(deadline: Option<Instant>) -> PollTimeout {
+    let Some(at) = deadline else {
+        return PollTimeout::NONE;
+    };
+    // Rounded up, so that a wait does not spin through its last millisecond.
+    let left = at
+        .saturating_duration_since(Instant::now())
+        .as_micros()
+        .div_ceil(1000);
+    PollTimeout::try_from(i32::try_from(left).unwrap_or(i32::MAX)).unwrap_or(PollTimeout::MAX)
+}

@@ -1,0 +1,254 @@
+//! Operations: started with `detach`, then followed to their end, so that Ctrl-C can cancel what it interrupts.
+
+use crate::connect::refused;
+use crate::failure::{Failure, Result};
+use crate::progress::ProgressLine;
+use crate::session::Session;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+use terok_proto::Fault;
+use terok_proto::Kind;
+use terok_proto::error::printable_line;
+use terok_proto::ops::{Detached, OperationState, Progress};
+
+/// How often the operation itself is asked for, in case its stream says nothing.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How long a cancellation may take to be accepted.
+const CANCEL: Duration = Duration::from_secs(5);
+
+/// What an operation answers in the end.
+#[derive(Deserialize)]
+struct Record<'a> {
+    state: OperationState,
+    #[serde(default)]
+    progress: Option<Progress>,
+    #[serde(borrow, default)]
+    result: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    error: Option<&'a RawValue>,
+}
+
+/// Starts an operation and answers its id.
+pub(crate) fn detach(session: &mut Session, method: &str, params: &str) -> Result<String> {
+    let Some(params) = detached(params) else {
+        return Err(Failure::Usage(
+            "--no-wait needs parameters by name, and without `detach`".to_owned(),
+        ));
+    };
+    let answer = session.call(method, &params)?;
+    let detached: Detached = session.read(method, &answer)?;
+    Ok(detached.operation_id)
+}
+
+/// Runs an operation to its end and answers its result's JSON.
+pub(crate) fn run(session: &mut Session, method: &str, params: &str) -> Result<String> {
+    let deadline = session.deadline();
+    let Some(params) = detached(params) else {
+        return session.call(method, params);
+    };
+    let answer = session.call(method, &params)?;
+    match serde_json::from_str::<Detached>(&answer) {
+        Ok(detached) => follow(session, &detached.operation_id, deadline),
+        // What takes no time needs no operation.
+        Err(_) => Ok(answer),
+    }
+}
+
+/// The parameters with `detach`, unless they are by position or say something about it already.
+fn detached(params: &str) -> Option<String> {
+    let mut members: BTreeMap<String, Box<RawValue>> = serde_json::from_str(params).ok()?;
+    if members.contains_key("detach") {
+        return None;
+    }
+    let yes = serde_json::value::to_raw_value(&true).expect("true is JSON");
+    members.insert("detach".to_owned(), yes);
+    serde_json::to_string(&members).ok()
+}
+
+/// Follows an operation to its end. The first Ctrl-C asks the daemon to cancel it, the second one leaves.
+pub(crate) fn follow(session: &mut Session, id: &str, deadline: Option<Instant>) -> Result<String> {
+    let params = json!({ "id": id }).to_string();
+    let mut line = ProgressLine::new(session.options.quiet);
+    let mut cancelled = false;
+    loop {
+        match watch(session, &params, &mut line, deadline) {
+            Err(Failure::Interrupted) if !cancelled => {
+                cancelled = true;
+                line.clear();
+                session.note("cancelling; press Ctrl-C again to leave it to the daemon");
+                let limit = Some(Instant::now() + CANCEL);
+                session
+                    .connection(limit)?
+                    .call("operation.cancel", &params, limit)
+                    .map_err(|_| Failure::Interrupted)?;
+            }
+            Err(Failure::Daemon { error, .. })
+                if cancelled && error.kind() == Some(Kind::Cancelled.name()) =>
+            {
+                return Err(Failure::Interrupted);
+            }
+            Err(Failure::Timeout(_)) => {
+                return Err(Failure::Timeout(format!(
+                    "operation {} goes on; see `terokctl op show`",
+                    printable_line(id)
+                )));
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Reads the operation's stream until it is final.
+fn watch(
+    session: &mut Session,
+    params: &str,
+    line: &mut ProgressLine,
+    deadline: Option<Instant>,
+) -> Result<String> {
+    let connection = session.connection(deadline)?;
+    connection.call("operation.subscribe", params, deadline)?;
+    loop {
+        // The record decides; the stream only makes it prompt.
+        let answer = connection.call("operation.get", params, deadline)?;
+        let record: Record<'_> = serde_json::from_str(&answer)
+            .map_err(|e| Failure::Internal(format!("the operation cannot be read: {e}")))?;
+        if record.state.is_final() {
+            line.clear();
+            return outcome(&record);
+        }
+        if let Some(progress) = &record.progress {
+            line.update(progress);
+        }
+        let look_again = Instant::now() + LOOK_AGAIN;
+        loop {
+            let until = deadline.map_or(look_again, |at| at.min(look_again));
+            match connection.next(Some(until)) {
+                Ok(update) => {
+                    let update: Value = serde_json::from_str(&update.item).unwrap_or_default();
+                    if show(&update, line) {
+                        break;
+                    }
+                }
+                Err(Failure::Timeout(_)) if deadline.is_none_or(|at| Instant::now() < at) => break,
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+}
+
+/// Shows an update; answers whether it is the final state.
+fn show(update: &Value, line: &mut ProgressLine) -> bool {
+    let Some(members) = update.as_object() else {
+        return false;
+    };
+    if let Some(state) = members.get("state") {
+        return OperationState::deserialize(state).is_ok_and(OperationState::is_final);
+    }
+    if let Some(text) = members.get("line").and_then(Value::as_str) {
+        line.log(text);
+        return false;
+    }
+    if members.contains_key("phase") {
+        if let Ok(progress) = Progress::deserialize(update) {
+            line.update(&progress);
+        }
+        return false;
+    }
+    inner(members).is_some_and(|inner| show(inner, line))
+}
+
+/// What an update is about, inside whatever wraps it.
+fn inner(members: &Map<String, Value>) -> Option<&Value> {
+    ["progress", "log", "operation", "data"]
+        .iter()
+        .find_map(|name| members.get(*name))
+        .filter(|inner| inner.is_object())
+}
+
+fn outcome(record: &Record<'_>) -> Result<String> {
+    match (record.state, record.error) {
+        (OperationState::Succeeded, _) => {
+            Ok(record.result.map_or("null", RawValue::get).to_owned())
+        }
+        (_, Some(error)) => Err(refused(error.get())?),
+        (OperationState::Cancelled, None) => Err(own(&Fault::new(
+            Kind::Cancelled,
+            "the operation was cancelled",
+        ))),
+        (_, None) => Err(own(&Fault::internal(
+            "the operation failed without a reason",
+        ))),
+    }
+}
+
+fn own(fault: &Fault) -> Failure {
+    let error = fault.to_object();
+    Failure::Daemon {
+        raw: serde_json::to_string(&error).unwrap_or_default(),
+        error: Box::new(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn detaching_needs_parameters_by_name() {
+        assert_eq!(
+            detached(r#"{"project_id":"a"}"#).as_deref(),
+            Some(r#"{"detach":true,"project_id":"a"}"#)
+        );
+        assert_eq!(detached(r#"["a"]"#), None);
+        assert_eq!(detached(r#"{"detach":false}"#), None);
+    }
+
+    #[test]
+    fn updates_are_understood_in_any_wrapping() {
+        let mut line = ProgressLine::new(true);
+        let final_state = json!({"id": "1", "state": "failed"});
+        assert!(show(&final_state, &mut line));
+        assert!(show(
+            &json!({"kind": "operation.finished", "data": final_state}),
+            &mut line
+        ));
+        for other in [
+            json!({"state": "running"}),
+            json!({"phase": "archive"}),
+            json!({"stream": "stdout", "line": "x"}),
+            json!({"progress": {"phase": "x"}}),
+            json!({"state": 7}),
+            json!(null),
+            json!({}),
+        ] {
+            assert!(!show(&other, &mut line), "{other}");
+        }
+    }
+
+    #[test]
+    fn the_record_decides() {
+        let read = |text| outcome(&serde_json::from_str(text).expect("a record"));
+        assert_eq!(
+            read(r#"{"state":"succeeded","result":{"a": 1}}"#).expect("a result"),
+            r#"{"a": 1}"#
+        );
+        assert_eq!(read(r#"{"state":"succeeded"}"#).expect("a result"), "null");
+        let busy = r#"{"state":"failed","error":{"code":1210,"message":"x","data":{"kind":"project_busy"}}}"#;
+        assert_eq!(read(busy).expect_err("a failure").exit_code(), 75);
+        assert_eq!(
+            read(r#"{"state":"cancelled"}"#)
+                .expect_err("a failure")
+                .exit_code(),
+            1
+        );
+        assert_eq!(
+            read(r#"{"state":"failed"}"#)
+                .expect_err("a failure")
+                .exit_code(),
+            70
+        );
+    }
+}
