@@ -158,6 +158,19 @@ impl ProjectLoad {
         }
     }
 
+    /// Forgets the structure of the file, most of what a load weighs. Only `config.resolve` needs it, and reads the
+    /// file afresh.
+    #[must_use]
+    pub fn without_source(mut self) -> Self {
+        if let Ok(loaded) = &mut self.outcome
+            && let Some(loaded) = Arc::get_mut(loaded)
+        {
+            loaded.tree = Map::new();
+            loaded.document = Document::from_value(Value::Null);
+        }
+        self
+    }
+
     /// The project, or the error of a call that needs it.
     pub fn usable(&self) -> Result<&Arc<LoadedProject>, Fault> {
         self.outcome.as_ref().map_err(|fault| fault.fault())

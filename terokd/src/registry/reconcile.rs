@@ -85,10 +85,17 @@ impl Settling {
     }
 
     /// All files that differ from what was seen last have settled.
-    fn all_settled(&mut self, files: &[(PathBuf, Option<Stamp>)], before: &[(PathBuf, Option<Stamp>)]) -> bool {
+    fn all_settled(
+        &mut self,
+        files: &[(PathBuf, Option<Stamp>)],
+        before: &[(PathBuf, Option<Stamp>)],
+    ) -> bool {
         let mut settled = true;
         for (path, stamp) in files {
-            if before.iter().any(|(known, same)| known == path && same == stamp) {
+            if before
+                .iter()
+                .any(|(known, same)| known == path && same == stamp)
+            {
                 continue;
             }
             settled &= match stamp {
@@ -206,8 +213,7 @@ impl Reconciler {
             let ours = matches!(haste, Haste::Now(name) if *name == candidate.dir_name);
             if same && !resolve_all {
                 loads.insert(candidate.dir_name.clone(), known.cloned());
-            } else if same || ours || settling.settled(&candidate.yml_path)
-            {
+            } else if same || ours || settling.settled(&candidate.yml_path) {
                 stale.push(candidate.clone());
             } else {
                 loads.insert(candidate.dir_name.clone(), known.cloned());
@@ -218,10 +224,7 @@ impl Reconciler {
         }
         for (name, load) in &self.loads {
             let ours = matches!(haste, Haste::Now(ours) if ours == name);
-            if !loads.contains_key(name)
-                && !ours
-                && settling.absent_for_a_moment(&load.yml_path)
-            {
+            if !loads.contains_key(name) && !ours && settling.absent_for_a_moment(&load.yml_path) {
                 loads.insert(name.clone(), Some(load.clone()));
             }
         }
@@ -275,23 +278,19 @@ impl Reconciler {
         };
         let mut keys = None;
         let files = stamps(&common.global.watched_paths);
-        if files != self.global && settling.all_settled(&files, &self.global)
-        {
+        if files != self.global && settling.all_settled(&files, &self.global) {
             let next = Arc::new(global::load(&self.env, Some(&common.global)));
             keys = Some(changed_keys(&self.env, current, &next));
             self.global = stamps(&next.watched_paths);
             common.global = next;
         }
         let files = stamps(&common.identity_files);
-        if files != self.identity
-            && settling.all_settled(&files, &self.identity)
-        {
+        if files != self.identity && settling.all_settled(&files, &self.identity) {
             (common.identity, common.identity_files) = read_identity(&self.env);
             self.identity = stamps(&common.identity_files);
         }
         let files = stamps(&roster_files(&common.global));
-        if files != self.roster && settling.all_settled(&files, &self.roster)
-        {
+        if files != self.roster && settling.all_settled(&files, &self.roster) {
             common.roster = Arc::new(read_roster(&common.global));
             self.roster = files;
         }
@@ -382,7 +381,7 @@ fn load_all(candidates: &[Candidate], common: &Common, env: &Environment) -> Vec
     if threads == 1 {
         return candidates
             .iter()
-            .map(|candidate| project::load_one(candidate, context))
+            .map(|candidate| project::load_one(candidate, context).without_source())
             .collect();
     }
     std::thread::scope(|scope| {
@@ -391,7 +390,7 @@ fn load_all(candidates: &[Candidate], common: &Common, env: &Environment) -> Vec
             .map(|part| {
                 scope.spawn(move || {
                     part.iter()
-                        .map(|candidate| project::load_one(candidate, context))
+                        .map(|candidate| project::load_one(candidate, context).without_source())
                         .collect::<Vec<_>>()
                 })
             })

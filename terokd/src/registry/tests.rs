@@ -23,10 +23,17 @@ impl World {
         let env = Arc::new(Environment::new([("PATH", "/usr/bin:/bin")], home.path()));
         let bus = Bus::new();
         let events = bus.subscribe(Filter::default(), Start::Now);
-        let registry = Registry::start(env, bus.clone(), Tasks::default()).await.expect("start");
+        let registry = Registry::start(env, bus.clone(), Tasks::default())
+            .await
+            .expect("start");
         // The watches are armed once the first request is answered.
         registry.reload().await;
-        Self { home, registry, events, bus }
+        Self {
+            home,
+            registry,
+            events,
+            bus,
+        }
     }
 
     fn path(&self, path: &str) -> PathBuf {
@@ -39,12 +46,19 @@ impl World {
 
     async fn next(&mut self) -> Arc<Published> {
         let next = tokio::time::timeout(Duration::from_secs(20), self.events.next());
-        next.await.expect("an event within the deadline").expect("the bus lives")
+        next.await
+            .expect("an event within the deadline")
+            .expect("the bus lives")
     }
 
     async fn expect(&mut self, kind: EventKind, project: &str) -> serde_json::Value {
         let event = self.next().await;
-        assert_eq!((event.event.kind, event.event.project_id.as_deref()), (kind, Some(project)), "{}", event.raw);
+        assert_eq!(
+            (event.event.kind, event.event.project_id.as_deref()),
+            (kind, Some(project)),
+            "{}",
+            event.raw
+        );
         event.event.data.clone()
     }
 
@@ -70,7 +84,10 @@ async fn an_edit_in_place_and_one_by_rename_arrive_once_each() {
     let mut world = World::with(&[(".config/terok/projects/a/project.yml", ONLINE)]).await;
     put(&world.yml("a"), &branch("one"));
     let data = world.expect(EventKind::ProjectChanged, "a").await;
-    assert_eq!(data, json!({"fields": ["default_branch"], "repaired": false}));
+    assert_eq!(
+        data,
+        json!({"fields": ["default_branch"], "repaired": false})
+    );
     let temporary = world.yml("a").with_file_name(".project.yml.swp");
     put(&temporary, &branch("two"));
     std::fs::rename(&temporary, world.yml("a")).expect("rename");
@@ -111,14 +128,28 @@ async fn a_broken_edit_keeps_the_last_good_state_at_hand() {
     let mut world = World::with(&[(".config/terok/projects/a/project.yml", &branch("good"))]).await;
     put(&world.yml("a"), "shield: {no_such_key: 1}\n");
     let data = world.expect(EventKind::ProjectBroken, "a").await;
-    assert!(data["error"].as_str().is_some_and(|error| error.contains("no_such_key")), "{data}");
+    assert!(
+        data["error"]
+            .as_str()
+            .is_some_and(|error| error.contains("no_such_key")),
+        "{data}"
+    );
     let snapshot = world.registry.snapshot();
-    assert_eq!(snapshot.counts(), ProjectCounts { valid: 0, broken: 1 });
+    assert_eq!(
+        snapshot.counts(),
+        ProjectCounts {
+            valid: 0,
+            broken: 1
+        }
+    );
     let good = snapshot.projects["a"].good().expect("the last good state");
     assert_eq!(good.project.config.default_branch.as_deref(), Some("good"));
     put(&world.yml("a"), &branch("better"));
     let data = world.expect(EventKind::ProjectChanged, "a").await;
-    assert_eq!(data, json!({"fields": ["default_branch"], "repaired": true}));
+    assert_eq!(
+        data,
+        json!({"fields": ["default_branch"], "repaired": true})
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -127,7 +158,11 @@ async fn files_behind_links_are_watched_too() {
     let mut world = world.await;
     let projects = world.path(".config/terok/projects");
     std::fs::create_dir_all(projects.join("file")).expect("directory");
-    std::os::unix::fs::symlink(world.path("real/project.yml"), projects.join("file/project.yml")).expect("link");
+    std::os::unix::fs::symlink(
+        world.path("real/project.yml"),
+        projects.join("file/project.yml"),
+    )
+    .expect("link");
     world.expect(EventKind::ProjectAdded, "file").await;
     std::os::unix::fs::symlink(world.path("dir"), projects.join("linked")).expect("link");
     world.expect(EventKind::ProjectAdded, "linked").await;
@@ -141,18 +176,27 @@ async fn files_behind_links_are_watched_too() {
 async fn global_settings_reach_every_project_and_a_bad_key_resets_nothing() {
     let mut world = World::with(&[
         (".config/terok/projects/a/project.yml", ONLINE),
-        (".config/terok/config.yml", "shield: {drop_on_task_run: false}\n"),
+        (
+            ".config/terok/config.yml",
+            "shield: {drop_on_task_run: false}\n",
+        ),
     ])
     .await;
     assert_eq!(world.field("a", "shield_drop_on_task_run"), false);
-    put(&world.path(".config/terok/config.yml"), "shield: {drop_on_task_run: false}\ntuii: 1\ndefault_agent: codex\n");
+    put(
+        &world.path(".config/terok/config.yml"),
+        "shield: {drop_on_task_run: false}\ntuii: 1\ndefault_agent: codex\n",
+    );
     let config = world.next().await;
     assert_eq!(config.event.kind, EventKind::ConfigChanged);
     assert_eq!(config.event.data["keys"], json!(["default_agent"]));
     world.expect(EventKind::ProjectChanged, "a").await;
     assert_eq!(world.field("a", "shield_drop_on_task_run"), false);
     assert_eq!(world.registry.snapshot().problems().len(), 1);
-    put(&world.path(".config/terok/config.yml"), "shield: {drop_on_task_run: false}\n");
+    put(
+        &world.path(".config/terok/config.yml"),
+        "shield: {drop_on_task_run: false}\n",
+    );
     world.expect_config().await;
     world.expect(EventKind::ProjectChanged, "a").await;
     assert_eq!(world.registry.snapshot().problems().len(), 0);
@@ -173,9 +217,17 @@ async fn reload_is_a_barrier_and_many_files_make_one_step() {
     for n in 0..200 {
         put(&world.yml(&format!("p{n:03}")), ONLINE);
     }
-    assert_eq!(world.registry.reload().await, ProjectCounts { valid: 200, broken: 0 });
+    assert_eq!(
+        world.registry.reload().await,
+        ProjectCounts {
+            valid: 200,
+            broken: 0
+        }
+    );
     for n in 0..200 {
-        world.expect(EventKind::ProjectAdded, &format!("p{n:03}")).await;
+        world
+            .expect(EventKind::ProjectAdded, &format!("p{n:03}"))
+            .await;
     }
     for n in 0..200 {
         put(&world.yml(&format!("p{n:03}")), &branch("all"));
@@ -188,12 +240,21 @@ async fn reload_is_a_barrier_and_many_files_make_one_step() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_directories_that_claim_one_id_break_each_other_until_one_gives_way() {
     let mut world = World::with(&[(".config/terok/projects/a/project.yml", ONLINE)]).await;
-    put(&world.yml("b"), "project: {id: a, security_class: online}\n");
+    put(
+        &world.yml("b"),
+        "project: {id: a, security_class: online}\n",
+    );
     let (first, second) = (world.next().await, world.next().await);
-    assert_eq!([first.event.kind, second.event.kind], [EventKind::ProjectBroken; 2]);
+    assert_eq!(
+        [first.event.kind, second.event.kind],
+        [EventKind::ProjectBroken; 2]
+    );
     put(&world.yml("b"), ONLINE);
     let (first, second) = (world.next().await, world.next().await);
-    assert_eq!([first.event.kind, second.event.kind], [EventKind::ProjectChanged; 2]);
+    assert_eq!(
+        [first.event.kind, second.event.kind],
+        [EventKind::ProjectChanged; 2]
+    );
 }
 
 #[tokio::test(start_paused = true)]

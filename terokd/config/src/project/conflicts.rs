@@ -2,7 +2,7 @@
 
 use super::{ConfigFault, ProjectLoad};
 use crate::validate::{self, Finding, Places};
-use crate::yaml::{Document, Step};
+use crate::yaml::{self, Document, Step};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -58,13 +58,14 @@ fn conflicting(load: &ProjectLoad, id: &str, others: &[String]) -> ProjectLoad {
         ProblemCode::Conflict,
         &message,
     );
-    let none = Document::from_value(Value::Null);
+    // Conflicts are rare: reading the file again for the place costs less than keeping every file's structure.
     let document = match &load.outcome {
-        Ok(project) => &project.document,
-        Err(_) => &none,
+        Ok(_) => yaml::read_file(&load.yml_path).ok(),
+        Err(_) => None,
     };
-    let mut problem =
-        validate::problem(Scope::Project, finding, &Places::one(Some(&path), document));
+    let document = document.unwrap_or_else(|| Document::from_value(Value::Null));
+    let places = Places::one(Some(&path), &document);
+    let mut problem = validate::problem(Scope::Project, finding, &places);
     problem.path = Some(path.clone().into_owned());
     problem.project_id = Some(load.dir_name.to_string());
     let mut problems = vec![problem];
