@@ -17,6 +17,9 @@ use tokio::sync::watch;
 /// How many events can be replayed.
 pub const RING: usize = 4096;
 
+/// How much text the ring may hold. Details come from files and containers, so their number alone is no limit.
+pub const RING_BYTES: usize = 16 << 20;
+
 /// The stream of one daemon.
 #[derive(Clone)]
 pub struct Bus(Arc<Shared>);
@@ -32,6 +35,23 @@ struct Shared {
 struct Ring {
     seq: u64,
     events: VecDeque<Arc<Published>>,
+    /// Length of their texts together.
+    bytes: usize,
+}
+
+impl Ring {
+    /// Keeps the event, and as many of those before it as there is room for. What goes is a gap or a lag to those
+    /// who had not read it.
+    fn push(&mut self, event: Arc<Published>) {
+        self.bytes += event.raw.get().len();
+        self.events.push_back(event);
+        while self.events.len() > RING || (self.bytes > RING_BYTES && self.events.len() > 1) {
+            let Some(oldest) = self.events.pop_front() else {
+                break;
+            };
+            self.bytes -= oldest.raw.get().len();
+        }
+    }
 }
 
 /// An event as it was published, with its text.
@@ -176,10 +196,7 @@ impl Publisher<'_> {
     pub fn publish(&mut self, draft: Draft) -> u64 {
         self.ring.seq += 1;
         let event = published(self.epoch, self.ring.seq, draft);
-        if self.ring.events.len() == RING {
-            self.ring.events.pop_front();
-        }
-        self.ring.events.push_back(event);
+        self.ring.push(event);
         self.ring.seq
     }
 }
