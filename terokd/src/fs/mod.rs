@@ -3,10 +3,11 @@
 pub mod remove;
 pub mod tree;
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use tempfile::NamedTempFile;
 use terok_proto::{Fault, Kind};
 
 /// Replaces a file's content: readers see the old file or the new one, never a mixture. Writes through symbolic
@@ -31,52 +32,51 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Fault> {
     let mode = existing.as_ref().map_or(mode, |meta| meta.mode() & 0o7777);
     let owner = existing.map(|meta| (meta.uid(), meta.gid()));
     let dir = parent(&target);
-    let temporary = tempfile::Builder::new()
-        .prefix(".terokd-")
-        .suffix(".tmp")
-        .permissions(std::fs::Permissions::from_mode(0o600))
-        .tempfile_in(dir)
-        .map_err(|e| Fault::io("create a file in", dir, &e))?;
+    let temporary = temporary_in(dir)?;
     let fail = |e: &io::Error| Fault::io("write", path, e);
-    let mut file = temporary.as_file();
-    file.write_all(bytes).map_err(|e| fail(&e))?;
     if let Some((uid, gid)) = owner {
         // Only root can give files away; for anybody else the owner is right already.
-        let _ = std::os::unix::fs::fchown(file, Some(uid), Some(gid));
+        let _ = std::os::unix::fs::fchown(temporary.as_file(), Some(uid), Some(gid));
     }
-    file.set_permissions(std::fs::Permissions::from_mode(mode))
-        .map_err(|e| fail(&e))?;
-    file.sync_all().map_err(|e| fail(&e))?;
+    fill(&temporary, bytes, mode).map_err(|e| fail(&e))?;
     temporary.persist(&target).map_err(|e| fail(&e.error))?;
     sync_dir(dir)
 }
 
-/// Creates a file that must not exist yet.
+/// Creates a file that must not exist yet: it appears with all its content or not at all.
 ///
 /// # Errors
 /// `already_exists`, or the system refuses; nothing is left behind then.
 pub fn create_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Fault> {
-    let opened = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(path);
-    let mut file = match opened {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            return Err(Fault::new(
-                Kind::AlreadyExists,
-                format!("`{}` exists already", path.display()),
-            ));
-        }
-        Err(error) => return Err(Fault::io("create", path, &error)),
-    };
-    let written = file.write_all(bytes).and_then(|()| file.sync_all());
-    if let Err(error) = written {
-        let _ = std::fs::remove_file(path);
-        return Err(Fault::io("write", path, &error));
+    let dir = parent(path);
+    let temporary = temporary_in(dir)?;
+    fill(&temporary, bytes, mode).map_err(|e| Fault::io("write", path, &e))?;
+    match temporary.persist_noclobber(path) {
+        Ok(_) => sync_dir(dir),
+        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Err(Fault::new(
+            Kind::AlreadyExists,
+            format!("`{}` exists already", path.display()),
+        )
+        .with("path", path.to_string_lossy())),
+        Err(error) => Err(Fault::io("create", path, &error.error)),
     }
-    sync_dir(parent(path))
+}
+
+/// A file that nobody else can read and that goes away by itself unless it is given a name.
+fn temporary_in(dir: &Path) -> Result<NamedTempFile, Fault> {
+    tempfile::Builder::new()
+        .prefix(".terokd-")
+        .suffix(".tmp")
+        .permissions(Permissions::from_mode(0o600))
+        .tempfile_in(dir)
+        .map_err(|e| Fault::io("create a file in", dir, &e))
+}
+
+fn fill(temporary: &NamedTempFile, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let mut file = temporary.as_file();
+    file.write_all(bytes)?;
+    file.set_permissions(Permissions::from_mode(mode))?;
+    file.sync_all()
 }
 
 /// Makes a directory that only we can enter, and those above it that are missing.
@@ -201,5 +201,46 @@ mod tests {
         );
         assert_eq!(read_limited(&path, 5).expect("fits"), b"12345");
         assert!(read_limited(&path, 4).is_err());
+    }
+
+    #[test]
+    fn a_new_file_has_its_mode_whatever_the_umask_and_leaves_nothing_beside_it() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("f");
+        create_new(&path, b"x", 0o666).expect("create");
+        assert_eq!(path.metadata().expect("meta").mode() & 0o7777, 0o666);
+        symlink("nowhere", dir.path().join("dangling")).expect("link");
+        for taken in ["f", "dangling"] {
+            let fault = create_new(&dir.path().join(taken), b"y", 0o600).expect_err("taken");
+            assert_eq!(fault.kind, Kind::AlreadyExists, "{taken}");
+        }
+        assert_eq!(std::fs::read(&path).expect("read"), b"x");
+        assert_eq!(std::fs::read_dir(dir.path()).expect("dir").count(), 2);
+    }
+
+    #[test]
+    fn a_link_to_nothing_is_written_through() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        symlink("later", dir.path().join("link")).expect("link");
+        replace(&dir.path().join("link"), b"x", 0o640).expect("replace");
+        let meta = dir.path().join("later").metadata().expect("meta");
+        assert_eq!(meta.mode() & 0o7777, 0o640);
+    }
+
+    #[test]
+    fn faults_name_the_path_and_a_pipe_does_not_block() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let pipe = dir.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("fifo");
+        assert!(read_limited(&pipe, 9).is_err());
+        assert!(replace(&pipe, b"x", 0o600).is_err());
+        let missing = dir.path().join("no/such");
+        let fault = replace(&missing, b"x", 0o600).expect_err("no directory");
+        assert!(fault.message.contains("no"), "{fault}");
+        assert_eq!(fault.kind, Kind::StorageError);
+        let private = dir.path().join("a/b");
+        create_dir_private(&private).expect("create");
+        create_dir_private(&private).expect("again");
+        assert_eq!(private.metadata().expect("meta").mode() & 0o7777, 0o700);
     }
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use terok_config::id::ProjectId;
 use terok_proto::{Fault, Kind};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+use tokio::time::Instant;
 
-/// How long a second writer waits.
+/// How long a second writer waits, for all its locks together.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Keeps others from touching some projects until it is dropped.
@@ -26,17 +27,17 @@ pub(super) struct Locks(Mutex<HashMap<String, Weak<RwLock<()>>>>);
 
 impl Locks {
     pub(super) async fn write(&self, ids: &[ProjectId]) -> Result<WriteGuard, Fault> {
-        let mut guards = Vec::new();
+        let (mut guards, until) = (Vec::new(), Instant::now() + PATIENCE);
         for (id, lock) in self.ordered(ids) {
-            guards.push(patiently(&id, lock.write_owned()).await?);
+            guards.push(patiently(&id, until, lock.write_owned()).await?);
         }
         Ok(WriteGuard(guards))
     }
 
     pub(super) async fn read(&self, ids: &[ProjectId]) -> Result<ReadGuard, Fault> {
-        let mut guards = Vec::new();
+        let (mut guards, until) = (Vec::new(), Instant::now() + PATIENCE);
         for (id, lock) in self.ordered(ids) {
-            guards.push(patiently(&id, lock.read_owned()).await?);
+            guards.push(patiently(&id, until, lock.read_owned()).await?);
         }
         Ok(ReadGuard(guards))
     }
@@ -58,8 +59,12 @@ impl Locks {
     }
 }
 
-async fn patiently<G>(id: &str, guard: impl Future<Output = G>) -> Result<G, Fault> {
-    tokio::time::timeout(PATIENCE, guard).await.map_err(|_| {
+async fn patiently<G>(
+    id: &str,
+    until: Instant,
+    guard: impl Future<Output = G>,
+) -> Result<G, Fault> {
+    tokio::time::timeout_at(until, guard).await.map_err(|_| {
         Fault::new(
             Kind::ProjectBusy,
             format!("project `{id}` is being changed by another call: try again"),
