@@ -133,7 +133,14 @@ impl ConfigFault {
     /// As the error of a call.
     pub fn fault(&self) -> Fault {
         let errors = serde_json::to_value(&self.problems).unwrap_or_default();
-        Fault::new(Kind::InvalidConfig, &self.text)
+        // The text has a line per problem; a message is one line.
+        let (header, rest) = self.text.split_once('\n').unwrap_or((&self.text, ""));
+        let reasons: Vec<&str> = rest.lines().map(str::trim).collect();
+        let message = match reasons.as_slice() {
+            [] => header.to_owned(),
+            reasons => format!("{header} {}", reasons.join("; ")),
+        };
+        Fault::new(Kind::InvalidConfig, message)
             .with("path", self.path.as_str())
             .with("text", self.text.as_str())
             .with("errors", errors)

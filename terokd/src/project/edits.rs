@@ -71,10 +71,13 @@ pub async fn write_yaml(
 
 /// Fails if there is an error among the problems.
 pub(super) fn refuse_errors(path: &Path, problems: Vec<Problem>) -> Result<(), Fault> {
-    let errors: Vec<&str> = problems
+    let errors: Vec<String> = problems
         .iter()
         .filter(|problem| problem.severity == Severity::Error)
-        .map(|problem| problem.message.as_str())
+        .map(|problem| match problem.location.as_str() {
+            "" => problem.message.clone(),
+            location => format!("{location}: {}", problem.message),
+        })
         .collect();
     if errors.is_empty() {
         return Ok(());
