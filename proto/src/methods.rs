@@ -2,7 +2,7 @@
 //! and the checks of the test suite all come from this.
 
 use crate::config::{Problem, ProjectConfig, ResolvedConfig, Scope};
-use crate::daemon::{DaemonPaths, DaemonStatus, PanicStatus, ProjectCounts};
+use crate::daemon::{DaemonPaths, DaemonStatus, Object, PanicStatus, ProjectCounts};
 use crate::method::methods;
 use crate::ops::{Operation, OperationState};
 use crate::panic::PanicResult;
@@ -132,13 +132,13 @@ methods! {
         images: Vec<Value>;
         /// Only say what would be removed
         dry_run: bool
-    } -> Map<String, Value>, [PodmanUnavailable], r#"{"images": [], "dry_run": true}"#;
+    } -> Object, [PodmanUnavailable], r#"{"images": [], "dry_run": true}"#;
 
     /// Finds and removes orphaned images
     Operation CleanupImages "cleanup_images" {;
         /// Only say what would be removed
         dry_run: bool
-    } -> Map<String, Value>, [PodmanUnavailable], r#"{"dry_run": true}"#;
+    } -> Object, [PodmanUnavailable], r#"{"dry_run": true}"#;
 
     /// Cuts every task container off the network and stops vault and gate
     Mutate ExecutePanic "execute_panic" {;
@@ -147,7 +147,7 @@ methods! {
     } -> PanicResult, [PodmanUnavailable], "{}";
 
     /// Kills every task container
-    Mutate PanicStopContainers "panic_stop_containers" {;} -> Map<String, Value>, [PodmanUnavailable], "{}";
+    Mutate PanicStopContainers "panic_stop_containers" {;} -> Object, [PodmanUnavailable], "{}";
 
     /// Renders the result of a lockdown for humans
     Read FormatPanicReport "format_panic_report" {
@@ -256,6 +256,156 @@ methods! {
         /// Agent; by default the project's
         name: String
     } -> p::AgentProvider, [InvalidProjectId, ProjectNotFound, InvalidConfig, UnknownProvider], r#"{"project_id": "orion"}"#;
+
+    /// Creates a task
+    Mutate ProjectCreateTask "project.create_task" {
+        /// Project id
+        project_id: String;
+        /// Name of the task; by default one is made up
+        name: String
+    } -> Object, [InvalidProjectId, ProjectNotFound, InvalidConfig, PodmanUnavailable], r#"{"project_id": "orion"}"#;
+
+    /// Answers one task
+    Read ProjectGetTask "project.get_task" {
+        /// Project id
+        project_id: String,
+        /// Task id, or an unambiguous beginning of it
+        task: String;
+    } -> Object, [InvalidProjectId, ProjectNotFound, InvalidConfig, PodmanUnavailable], r#"{"project_id": "orion", "task": "k3v"}"#;
+
+    /// Lists a project's tasks
+    Read ProjectListTasks "project.list_tasks" {
+        /// Project id
+        project_id: String;
+        /// Only tasks in this status
+        status: String,
+        /// Only tasks of this mode
+        mode: String
+    } -> Vec<Object>, [InvalidProjectId, ProjectNotFound, InvalidConfig, PodmanUnavailable], r#"{"project_id": "orion"}"#;
+
+    /// Lists a project's tasks
+    Read ProjectTasks "project.tasks" {
+        /// Project id
+        project_id: String;
+        /// Only tasks in this status
+        status: String,
+        /// Only tasks of this mode
+        mode: String
+    } -> Vec<Object>, [InvalidProjectId, ProjectNotFound, InvalidConfig, PodmanUnavailable], r#"{"project_id": "orion"}"#;
+
+    /// Creates a task and runs an agent in it without a terminal
+    Operation ProjectRunHeadless "project.run_headless" {
+        /// Project id
+        project_id: String,
+        /// What the agent is asked to do
+        prompt: String;
+        /// File with overrides of the agent configuration
+        config_path: String,
+        /// Model
+        model: String,
+        /// Turns at most
+        max_turns: u64,
+        /// Seconds at most
+        timeout: u64,
+        /// Answer when the agent has finished
+        follow: bool,
+        /// Sub-agents
+        agents: Vec<String>,
+        /// Preset
+        preset: String,
+        /// Name of the task
+        name: String,
+        /// Agent
+        provider: String,
+        /// Instructions instead of the configured ones
+        instructions: String,
+        /// Approve what the agent does
+        unrestricted: bool,
+        /// Overrides of the agent configuration
+        config: Object,
+        /// Keep the task if the run fails
+        keep_on_failure: bool
+    } -> Object, [InvalidProjectId, ProjectNotFound, InvalidConfig, PodmanUnavailable], r#"{"project_id": "orion", "prompt": "fix the tests"}"#;
+
+    /// Sends another prompt to a finished headless task
+    Operation ProjectFollowupHeadless "project.followup_headless" {
+        /// Project id
+        project_id: String,
+        /// Task id, or an unambiguous beginning of it
+        task: String,
+        /// What the agent is asked to do
+        prompt: String;
+        /// Answer when the agent has finished
+        follow: bool
+    } -> Object, [InvalidProjectId, ProjectNotFound, InvalidConfig, PodmanUnavailable], r#"{"project_id": "orion", "task": "k3v", "prompt": "now the docs"}"#;
+
+    /// Lists the ACP endpoints of a project's running tasks
+    Read ProjectAcpEndpoints "project.acp_endpoints" {
+        /// Project id
+        project_id: String;
+    } -> Vec<Object>, [InvalidProjectId, ProjectNotFound, InvalidConfig, PodmanUnavailable], r#"{"project_id": "orion"}"#;
+
+    /// Renders the project's Dockerfiles
+    Mutate ProjectGenerateDockerfiles "project.generate_dockerfiles" {
+        /// Project id
+        project_id: String;
+    } -> Object, [InvalidProjectId, ProjectNotFound, InvalidConfig, PodmanUnavailable], r#"{"project_id": "orion"}"#;
+
+    /// Builds the project's images
+    Operation ProjectBuildImages "project.build_images" {
+        /// Project id
+        project_id: String;
+        /// The development image too
+        include_dev: bool,
+        /// Install agents anew
+        refresh_agents: bool,
+        /// Build every layer
+        full: bool,
+        /// Selection instead of the configured one
+        agents: String,
+        /// Only what is stale
+        rebuild_stale: bool
+    } -> Object, [InvalidProjectId, ProjectNotFound, InvalidConfig, PodmanUnavailable], r#"{"project_id": "orion"}"#;
+
+    /// Mints an SSH key for a project
+    Mutate ProjectProvisionSshKey "project.provision_ssh_key" {
+        /// Project id
+        project_id: String;
+        /// `ed25519` or `rsa`
+        key_type: String,
+        /// Comment of the key
+        comment: String,
+        /// Make it the project's only key
+        force: bool
+    } -> Object, [InvalidProjectId, ProjectNotFound, InvalidConfig, InvalidArgument, VaultUnreachable], r#"{"project_id": "orion"}"#;
+
+    /// Binds a key of the vault to a project
+    Mutate ProjectRegisterSshKey "project.register_ssh_key" {
+        /// Project id
+        project_id: String,
+        /// Number of the key
+        key_id: i64;
+    } -> (), [InvalidProjectId, ProjectNotFound, InvalidConfig, VaultUnreachable], r#"{"project_id": "orion", "key_id": 1}"#;
+
+    /// Waits until upstream accepts the project's key
+    Mutate ProjectPauseForSshKeyRegistrationIfNeeded "project.pause_for_ssh_key_registration_if_needed" {
+        /// Project id
+        project_id: String;
+        /// How long to wait
+        timeout_ms: u64
+    } -> Object, [InvalidProjectId, ProjectNotFound, InvalidConfig, VaultUnreachable], r#"{"project_id": "orion"}"#;
+
+    /// Brings the project's gate up to date with upstream
+    Operation ProjectGateSync "project.gate.sync" {
+        /// Project id
+        project_id: String;
+        /// Only these branches
+        branches: Vec<String>,
+        /// Begin anew
+        force_reinit: bool,
+        /// Use the user's own SSH keys
+        use_personal_ssh: bool
+    } -> Object, [InvalidProjectId, ProjectNotFound, InvalidConfig, GateUnreachable], r#"{"project_id": "orion"}"#;
 
     /// Tells what the daemon is doing
     Read DaemonGetStatus "daemon.status" {;} -> DaemonStatus, [], "{}";

@@ -1,12 +1,14 @@
 //! Catalog methods whose dependency this version does not drive: they check what they can and answer the typed
-//! error of a host without Podman, so that clients need no second code path.
+//! error of a host without it, so that clients need no second code path. None of them is an operation yet: nothing
+//! long is begun.
 
 use super::entry;
 use crate::project::NO_PODMAN;
 use crate::rpc::call::Registrar;
+use serde_json::json;
 use terok_config::id::ProjectId;
 use terok_proto::methods as m;
-use terok_proto::{Fault, Kind};
+use terok_proto::{Fault, Kind, Method};
 
 pub(super) fn register(r: &mut Registrar) {
     r.method(|d, p: m::ProjectImageExists| async move {
@@ -24,9 +26,61 @@ pub(super) fn register(r: &mut Registrar) {
     r.method(|_, _: m::CleanupImages| async { no_podman() });
     r.method(|_, _: m::ExecutePanic| async { no_podman() });
     r.method(|_, _: m::PanicStopContainers| async { no_podman() });
+    of_project::<m::ProjectCreateTask>(r, |p| &p.project_id, no_podman);
+    of_project::<m::ProjectGetTask>(r, |p| &p.project_id, no_podman);
+    of_project::<m::ProjectListTasks>(r, |p| &p.project_id, no_podman);
+    of_project::<m::ProjectTasks>(r, |p| &p.project_id, no_podman);
+    of_project::<m::ProjectRunHeadless>(r, |p| &p.project_id, no_podman);
+    of_project::<m::ProjectFollowupHeadless>(r, |p| &p.project_id, no_podman);
+    of_project::<m::ProjectAcpEndpoints>(r, |p| &p.project_id, no_podman);
+    of_project::<m::ProjectGenerateDockerfiles>(r, |p| &p.project_id, no_podman);
+    of_project::<m::ProjectBuildImages>(r, |p| &p.project_id, no_podman);
+    of_project::<m::ProjectProvisionSshKey>(r, |p| &p.project_id, no_vault);
+    of_project::<m::ProjectRegisterSshKey>(r, |p| &p.project_id, no_vault);
+    of_project::<m::ProjectGateSync>(r, |p| &p.project_id, no_gate);
+    r.method(
+        |d, p: m::ProjectPauseForSshKeyRegistrationIfNeeded| async move {
+            if entry(&d, &p.project_id)?
+                .project()?
+                .needs_ssh_key_registration
+            {
+                return no_vault();
+            }
+            let nothing = json!({"needed": false, "registered": false, "public_lines": []});
+            Ok(nothing.as_object().cloned().unwrap_or_default())
+        },
+    );
+}
+
+/// A method of a project that answers nothing but its error, once the project is known to be healthy.
+fn of_project<M: Method>(
+    r: &mut Registrar,
+    id: fn(&M) -> &str,
+    fault: fn() -> Result<M::Result, Fault>,
+) {
+    r.method(move |d, p: M| async move {
+        entry(&d, id(&p))?;
+        fault()
+    });
 }
 
 fn no_podman<T>() -> Result<T, Fault> {
     Err(Fault::new(Kind::PodmanUnavailable, NO_PODMAN)
         .hint("images and containers are out of reach of this version; use the reference's own commands for them"))
+}
+
+fn no_vault<T>() -> Result<T, Fault> {
+    Err(Fault::new(
+        Kind::VaultUnreachable,
+        "the vault is not used by this version of terokd",
+    )
+    .hint("SSH keys are out of reach of this version; use the reference's own commands for them"))
+}
+
+fn no_gate<T>() -> Result<T, Fault> {
+    Err(Fault::new(
+        Kind::GateUnreachable,
+        "gates are not synced by this version of terokd",
+    )
+    .hint("gates are out of reach of this version; use the reference's own commands for them"))
 }
