@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,8 @@ pub(crate) enum Woken {
 #[derive(Debug)]
 pub(crate) struct Interrupts {
     signals: Option<SignalFd>,
+    /// Also wake up when nobody reads our output any more.
+    streaming: Cell<bool>,
 }
 
 impl Interrupts {
@@ -40,12 +43,23 @@ impl Interrupts {
             }
             made.ok()
         });
-        Self { signals }
+        Self {
+            signals,
+            streaming: Cell::new(false),
+        }
     }
 
     #[cfg(test)]
     pub(crate) fn none() -> Self {
-        Self { signals: None }
+        Self {
+            signals: None,
+            streaming: Cell::new(false),
+        }
+    }
+
+    /// From now on a reader that goes away ends every wait: a stream may be silent for hours, and so would never notice.
+    pub(crate) fn end_with_output(&self) {
+        self.streaming.set(true);
     }
 
     /// Waits until `fd` is ready for `events`, Ctrl-C or the deadline.
@@ -55,13 +69,17 @@ impl Interrupts {
         events: PollFlags,
         deadline: Option<Instant>,
     ) -> Result<Woken> {
+        let stdout = std::io::stdout();
         loop {
-            let mut fds = Vec::with_capacity(2);
-            if let Some(signals) = &self.signals {
-                fds.push(PollFd::new(signals.as_fd(), PollFlags::POLLIN));
-            }
+            let mut fds = Vec::with_capacity(3);
             if let Some(fd) = fd {
                 fds.push(PollFd::new(fd, events));
+            }
+            if self.streaming.get() {
+                fds.push(PollFd::new(stdout.as_fd(), PollFlags::empty()));
+            }
+            if let Some(signals) = &self.signals {
+                fds.push(PollFd::new(signals.as_fd(), PollFlags::POLLIN));
             }
             match poll(&mut fds, timeout(deadline)) {
                 Ok(0) if deadline.is_some_and(|at| Instant::now() >= at) => {
@@ -71,11 +89,15 @@ impl Interrupts {
                 Ok(_) => {}
                 Err(error) => return Err(Failure::Internal(format!("cannot wait: {error}"))),
             }
-            let ready = fd.is_some() && fds.last().is_some_and(|fd| fd.any().unwrap_or(true));
+            let is_set = |at: usize| fds.get(at).is_some_and(|fd| fd.any().unwrap_or(true));
+            let output = usize::from(fd.is_some());
             if self.take() {
                 return Ok(Woken::Interrupted);
             }
-            if ready {
+            if self.streaming.get() && is_set(output) {
+                return Err(Failure::OutputClosed);
+            }
+            if fd.is_some() && is_set(0) {
                 return Ok(Woken::Ready);
             }
         }

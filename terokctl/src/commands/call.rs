@@ -39,6 +39,7 @@ pub(super) fn run(session: &mut Session, values: &Values<'_>) -> Result<()> {
 
 /// Prints the items of a subscription until it is interrupted.
 fn stream(session: &mut Session, method: &str, params: &str) -> Result<()> {
+    session.interrupts.end_with_output();
     session.call(method, params)?;
     loop {
         let item = session.connection(None)?.next(None)?.item;

@@ -88,7 +88,8 @@ pub(super) fn stop(session: &mut Session, values: &Values<'_>) -> Result<()> {
 /// A closed connection is not yet an ended process, which still holds the lock that the next one needs.
 fn wait_until_gone(session: &Session, pid: Option<u64>, limit: Option<Instant>) -> Result<()> {
     let mut delay = Duration::from_millis(2);
-    while session.socket.path.exists() && pid.is_some_and(is_alive) {
+    // Its socket may stay where systemd holds it.
+    while pid.is_some_and(is_alive) {
         if limit.is_some_and(|at| Instant::now() >= at) {
             return Err(Failure::Timeout("the daemon has not ended yet".to_owned()));
         }

@@ -17,6 +17,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 pub(super) fn run(session: &mut Session, values: &Values<'_>) -> Result<()> {
     let mut params = values.params();
+    session.interrupts.end_with_output();
     loop {
         match stream(session, &mut params) {
             Err(Failure::NoDaemon { message, .. }) if values.flag("follow") => {
