@@ -1,10 +1,13 @@
 //! Black-box suites: one module per area, one binary for all.
 #![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
 
+mod clients;
 mod conformance;
 mod events;
+mod layout;
 mod ops;
 mod projects;
+mod reference;
 mod socket;
 mod systemd;
 mod watch;

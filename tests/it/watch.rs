@@ -456,6 +456,8 @@ fn a_bad_key_keeps_the_last_good_protection() {
         "shield: {drop_on_task_run: 17}\n",
         "shield: [\n",
     ] {
+        world.write("$CONFIG/config.yml", "shield: {drop_on_task_run: false}\n");
+        daemon.ok("daemon.reload", json!({}));
         world.write("$CONFIG/config.yml", bad);
         daemon.ok("daemon.reload", json!({}));
         assert_eq!(resolved(), false, "{bad}");

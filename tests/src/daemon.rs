@@ -11,11 +11,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use std::fs;
-use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ pub struct Daemon {
     child: Child,
     socket: PathBuf,
     log: PathBuf,
-    notify: UnixDatagram,
+    told: Mutex<Receiver<String>>,
     client: Mutex<Option<Client>>,
     gone: Option<ExitStatus>,
     forgiven: bool,
@@ -58,9 +58,7 @@ impl Daemon {
         let notify_path = world.dir().join(format!("notify.{number}"));
         let notify = UnixDatagram::bind(&notify_path).expect("a readiness socket");
         world.own(&notify_path);
-        notify
-            .set_read_timeout(Some(Duration::from_millis(100)))
-            .expect("a deadline");
+        let told = listen(notify);
         let output = fs::File::create(&log).expect("a log");
         let mut command = world.command(&programs::terokd());
         command
@@ -76,7 +74,7 @@ impl Daemon {
             child,
             socket: world.socket(),
             log,
-            notify,
+            told: Mutex::new(told),
             client: Mutex::new(None),
             gone: None,
             forgiven: false,
@@ -105,14 +103,10 @@ impl Daemon {
         }
     }
 
-    /// One message of the readiness protocol, if one comes at once.
+    /// One message of the readiness protocol, if one comes soon.
     pub fn told(&self) -> Option<String> {
-        let mut buffer = [0; 4096];
-        match self.notify.recv(&mut buffer) {
-            Ok(n) => Some(String::from_utf8_lossy(&buffer[..n]).into_owned()),
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => None,
-            Err(e) => panic!("the readiness socket failed: {e}"),
-        }
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.recv_timeout(Duration::from_millis(100)).ok()
     }
 
     /// Where it listens.
@@ -251,6 +245,26 @@ impl Daemon {
             })
             .collect()
     }
+}
+
+/// Takes every message at once, as systemd does: a full queue would block the daemon. Ends with whoever listens.
+fn listen(notify: UnixDatagram) -> Receiver<String> {
+    notify
+        .set_read_timeout(Some(Duration::from_millis(200)))
+        .expect("a deadline");
+    let (listener, receiver) = channel();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        loop {
+            if let Ok(n) = notify.recv(&mut buffer) {
+                let text = String::from_utf8_lossy(&buffer[..n]).into_owned();
+                if listener.send(text).is_err() {
+                    return;
+                }
+            }
+        }
+    });
+    receiver
 }
 
 impl Drop for Daemon {
