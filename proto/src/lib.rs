@@ -15,6 +15,7 @@ pub mod openrpc;
 pub mod ops;
 pub mod panic;
 pub mod project;
+pub mod reference;
 pub mod storage;
 pub mod wizard;
 

@@ -2,6 +2,7 @@
 
 use crate::method::{Access, COMMON_ERRORS, MethodInfo};
 use schemars::generate::SchemaSettings;
+use schemars::{Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 /// The document of exactly these methods. Schemas stand in `components.schemas`.
@@ -13,9 +14,14 @@ pub fn document(methods: &[MethodInfo], version: &str) -> Map<String, Value> {
         .iter()
         .map(|method| {
             let _ = (method.params_schema)(&mut generator);
-            let result = (method.result_schema)(&mut generator);
-            let schema = params_object(method, &mut generator);
-            describe(method, &schema, result.to_value())
+            let mut result = (method.result_schema)(&mut generator);
+            let mut params = params_object(method, &mut generator);
+            // The generator transforms only what it keeps as a definition.
+            for transform in generator.transforms_mut() {
+                transform.transform(&mut result);
+                transform.transform(&mut params);
+            }
+            describe(method, params.as_value(), result.to_value())
         })
         .collect();
     // The parameter objects themselves are spelled out per method; what they refer to stays.
@@ -38,21 +44,15 @@ pub fn document(methods: &[MethodInfo], version: &str) -> Map<String, Value> {
 }
 
 /// The schema of the parameters as an object, not a reference to it.
-fn params_object(method: &MethodInfo, generator: &mut schemars::SchemaGenerator) -> Value {
-    let reference = (method.params_schema)(generator).to_value();
+fn params_object(method: &MethodInfo, generator: &mut SchemaGenerator) -> Schema {
+    let reference = (method.params_schema)(generator);
     let name = reference
         .get("$ref")
         .and_then(Value::as_str)
-        .and_then(|r| r.rsplit('/').next())
-        .map(str::to_owned);
-    match name {
-        Some(name) => generator
-            .definitions()
-            .get(&name)
-            .cloned()
-            .unwrap_or(reference),
-        None => reference,
-    }
+        .and_then(|r| r.rsplit('/').next());
+    name.and_then(|name| generator.definitions().get(name))
+        .and_then(|found| Schema::try_from(found.clone()).ok())
+        .unwrap_or(reference)
 }
 
 fn describe(method: &MethodInfo, params: &Value, result: Value) -> Value {
@@ -112,43 +112,6 @@ fn common_params(access: Access) -> Vec<Value> {
     all
 }
 
-/// The method reference as Markdown.
-pub fn markdown(methods: &[MethodInfo]) -> String {
-    let mut out = String::from(
-        "<!-- Generated from the method table by `make reference`; do not edit. -->\n\n# Methods\n",
-    );
-    for method in methods {
-        out.push_str(&format!(
-            "\n## `{}`\n\n{}. Access: {}.\n\n",
-            method.name,
-            method.summary,
-            serde_json::to_value(method.access)
-                .ok()
-                .as_ref()
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-        ));
-        if !method.params.is_empty() {
-            out.push_str("| Parameter | | Meaning |\n|---|---|---|\n");
-            for p in method.params {
-                let need = if p.required { "required" } else { "optional" };
-                out.push_str(&format!("| `{}` | {need} | {} |\n", p.name, p.doc));
-            }
-            out.push('\n');
-        }
-        let kinds: Vec<String> = method
-            .errors
-            .iter()
-            .map(|k| format!("`{}` ({})", k.name(), k.code()))
-            .collect();
-        if !kinds.is_empty() {
-            out.push_str(&format!("Errors: {}.\n\n", kinds.join(", ")));
-        }
-        out.push_str(&format!("```json\n{{\"jsonrpc\": \"2.0\", \"id\": 1, \"method\": \"{}\", \"params\": {}}}\n```\n", method.name, method.example));
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,6 +128,8 @@ mod tests {
             let name = target.rsplit('/').next().expect("a name");
             assert!(schemas.contains_key(name), "{target} does not resolve");
         }
+        // `items` in draft 7; the later word would be ignored by those who read the document.
+        assert!(!text.contains("prefixItems"), "not draft 7");
         assert_eq!(
             document["methods"].as_array().map(Vec::len),
             Some(crate::methods::ALL.len())

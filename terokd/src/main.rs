@@ -115,7 +115,7 @@ async fn serve(env: Environment, settings: Settings) -> ExitCode {
 
 fn print(reference: Reference) -> ExitCode {
     let text = match reference {
-        Reference::Methods => terok_proto::openrpc::markdown(terok_proto::methods::ALL),
+        Reference::Methods => terok_proto::reference::markdown(terok_proto::methods::ALL),
         Reference::Config => terokd::reference::config(),
     };
     match std::io::stdout().write_all(text.as_bytes()) {

@@ -40,7 +40,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("agents", &["registry"]),
     ("project", &["crash", "events", "fs", "ops", "registry"]),
     ("ops", &["crash", "events", "store", "tasks", "telemetry"]),
-    ("registry", &["events", "git", "tasks"]),
+    ("registry", &["events", "fs", "git", "tasks"]),
     // The machine: nothing above it.
     ("events", &[]),
     ("store", &[]),
