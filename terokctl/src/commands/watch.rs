@@ -23,6 +23,11 @@ pub(super) fn run(session: &mut Session, values: &Values<'_>) -> Result<()> {
             Err(Failure::NoDaemon { message, .. }) if values.flag("follow") => {
                 session.note(&format!("{message}; waiting for the next daemon"));
                 session.disconnect();
+                // What happens before we are back shall not go unnoticed: for another epoch the daemon tells of a gap.
+                if !params.contains_key("since") {
+                    params.insert("since".to_owned(), 0.into());
+                    params.insert("epoch".to_owned(), "none".into());
+                }
                 // Watching is no reason to start a daemon that somebody ended.
                 session.options.no_autostart = true;
                 while session.connection(None).is_err() {
