@@ -85,6 +85,11 @@ impl Draft {
         }
     }
 
+    /// What kind of thing it tells.
+    pub fn kind(&self) -> EventKind {
+        self.kind
+    }
+
     /// The project it is about.
     #[must_use]
     pub fn project(mut self, id: impl Into<String>) -> Self {

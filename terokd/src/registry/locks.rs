@@ -42,6 +42,11 @@ impl Locks {
         Ok(ReadGuard(guards))
     }
 
+    #[cfg(test)]
+    pub(super) fn known(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     fn ordered(&self, ids: &[ProjectId]) -> Vec<(String, Arc<RwLock<()>>)> {
         let mut names: Vec<&str> = ids.iter().map(ProjectId::as_str).collect();
         names.sort_unstable();

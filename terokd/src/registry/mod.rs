@@ -4,8 +4,12 @@
 //! by the files' stamps. A file that was touched a moment ago is looked at again before it counts, so that one that
 //! is still being written never becomes active.
 
+mod differences;
 mod locks;
+mod owner;
+mod places;
 mod reconcile;
+mod settle;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -14,31 +18,21 @@ mod watch;
 pub use locks::{ReadGuard, WriteGuard};
 pub use snapshot::{ProjectEntry, Snapshot};
 
-use crate::events::{Bus, Draft};
+use crate::events::Bus;
 use crate::tasks::Tasks;
 use locks::Locks;
-use reconcile::{Haste, Looked, Reconciler};
-use serde_json::json;
+use owner::{Eyes, Owner};
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
 use terok_config::env::Environment;
 use terok_config::id::ProjectId;
+use terok_config::project::{self, ProjectLoad, Stamp};
+use terok_config::resolve::Context;
 use terok_proto::daemon::ProjectCounts;
-use terok_proto::events::EventKind;
 use terok_proto::{Fault, Kind};
-use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::Instant;
-use watch::Watch;
-
-/// Hints that arrive within this time lead to one look.
-const DEBOUNCE: Duration = Duration::from_millis(50);
-
-/// A stream of hints is interrupted by a look after this time.
-const MAX_DEBOUNCE: Duration = Duration::from_millis(300);
-
-/// How often files are compared where they cannot be watched.
-const POLL: Duration = Duration::from_secs(2);
+use tokio::sync::{mpsc, oneshot};
+use watch::Hints;
 
 /// The registry of one daemon.
 #[derive(Clone, Debug)]
@@ -53,6 +47,15 @@ struct Shared {
     current: RwLock<Arc<Snapshot>>,
     locks: Locks,
     deleting: Mutex<HashSet<String>>,
+    hints: Arc<Hints>,
+    /// Not everything can be watched.
+    degraded: AtomicBool,
+}
+
+impl Shared {
+    fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// What callers ask of the owner of the set.
@@ -70,10 +73,21 @@ impl Registry {
     /// # Errors
     /// The first look failed altogether.
     pub async fn start(env: Arc<Environment>, bus: Bus, tasks: Tasks) -> Result<Self, Fault> {
-        let mut reconciler = Reconciler::new(Arc::clone(&env));
-        let (reconciler, first) = tokio::task::spawn_blocking(move || {
-            let first = reconciler.first();
-            (reconciler, first)
+        Self::start_with(env, bus, tasks, watch::MAX_WATCHES).await
+    }
+
+    /// As [`Self::start`], with at most that many watches.
+    async fn start_with(
+        env: Arc<Environment>,
+        bus: Bus,
+        tasks: Tasks,
+        max_watches: usize,
+    ) -> Result<Self, Fault> {
+        let hints = Arc::new(Hints::default());
+        let mut eyes = Eyes::new(Arc::clone(&env), Arc::clone(&hints), max_watches);
+        let (eyes, first) = tokio::task::spawn_blocking(move || {
+            let first = eyes.first();
+            (eyes, first)
         })
         .await
         .map_err(|e| Fault::internal(format!("reading the projects failed: {e}")))?;
@@ -86,27 +100,23 @@ impl Registry {
             current: RwLock::new(Arc::new(first)),
             locks: Locks::default(),
             deleting: Mutex::default(),
+            hints,
+            degraded: AtomicBool::new(false),
         });
         let (requests, receiver) = mpsc::channel(64);
-        let owner = Owner {
-            shared: Arc::clone(&shared),
-            bus,
-            reconciler: Some(reconciler),
-            stop: tasks.clone(),
-        };
+        let owner = Owner::new(Arc::clone(&shared), bus, tasks.clone(), eyes, max_watches);
         tasks.spawn("registry", owner.run(receiver));
         Ok(Self { shared, requests })
     }
 
     /// The state in force. Never waits for a writer.
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        Arc::clone(
-            &self
-                .shared
-                .current
-                .read()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
+        self.shared.snapshot()
+    }
+
+    /// Whether some files cannot be watched, so that their changes are seen late.
+    pub fn is_degraded(&self) -> bool {
+        self.shared.degraded.load(Ordering::Acquire)
     }
 
     /// A healthy project, by directory name or, where that is unambiguous, by the id its file states.
@@ -115,11 +125,49 @@ impl Registry {
     /// `project_not_found`, or `invalid_config` with everything that is wrong.
     pub fn project(&self, id: &ProjectId) -> Result<Arc<ProjectEntry>, Fault> {
         let snapshot = self.snapshot();
-        let entry = snapshot
-            .find(id)
-            .ok_or_else(|| terok_config::project::not_found(&snapshot.paths, id))?;
+        let mut entry = snapshot.find(id);
+        if self.is_degraded() {
+            entry = self.compared(&snapshot, id, entry);
+        }
+        let entry = entry.ok_or_else(|| project::not_found(&snapshot.paths, id))?;
         entry.project()?;
         Ok(entry)
+    }
+
+    /// The entry as its file stands now, where nobody tells of changes.
+    fn compared(
+        &self,
+        snapshot: &Snapshot,
+        id: &ProjectId,
+        entry: Option<Arc<ProjectEntry>>,
+    ) -> Option<Arc<ProjectEntry>> {
+        let name = entry.as_ref().map_or(id.as_str(), |entry| entry.dir_name());
+        let candidate = project::find(&snapshot.paths, &ProjectId::parse(name).ok()?);
+        if let (Some(entry), Some(candidate)) = (&entry, &candidate)
+            && entry.load().stamp == Stamp::of(&candidate.yml_path)
+            && *entry.root() == *candidate.root
+        {
+            return Some(Arc::clone(entry));
+        }
+        // The owner takes the change over and tells of it.
+        self.shared.hints.nudge();
+        let candidate = candidate?;
+        let context = Context {
+            global: &snapshot.global,
+            identity: &snapshot.identity,
+            env: &self.shared.env,
+            roster: Some(&snapshot.roster),
+        };
+        let read = project::load_one(&candidate, context).without_source();
+        let mut loads: Vec<ProjectLoad> = snapshot
+            .projects
+            .values()
+            .map(|entry| entry.load().clone())
+            .filter(|load| load.dir_name != read.dir_name)
+            .collect();
+        loads.push(read);
+        let load = project::mark_conflicts(&loads).pop()?;
+        Some(Arc::new(ProjectEntry::new(load, entry.as_deref())))
     }
 
     /// Answers once every change made to the files before the call is active and its events are out.
@@ -134,9 +182,12 @@ impl Registry {
     /// Takes over what the daemon itself has just written for a project.
     pub async fn refresh(&self, id: &ProjectId) {
         let (done, answered) = oneshot::channel();
+        // The directory may have another name than the project.
+        let name = self.snapshot().find(id);
+        let name = name.map_or_else(|| id.as_str().to_owned(), |e| e.dir_name().to_owned());
         if self
             .requests
-            .send(Request::Refresh(id.as_str().to_owned(), done))
+            .send(Request::Refresh(name, done))
             .await
             .is_ok()
         {
@@ -195,135 +246,5 @@ impl Registry {
             .retry_after_ms(1_000)),
             None => Ok(()),
         }
-    }
-}
-
-/// The one task that changes the set.
-struct Owner {
-    shared: Arc<Shared>,
-    bus: Bus,
-    /// Away while it looks at the disk on a thread that may block.
-    reconciler: Option<Reconciler>,
-    stop: Tasks,
-}
-
-impl Owner {
-    async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
-        let hint = Arc::new(Notify::new());
-        let mut watch = Watch::new(Arc::clone(&hint));
-        self.arm(&mut watch).await;
-        // What changed while nothing was watched yet.
-        let mut look_at = Some(Instant::now());
-        let mut hinted_since: Option<Instant> = None;
-        let mut waiting: Vec<oneshot::Sender<()>> = Vec::new();
-        let stop = self.stop.stopping().clone();
-        loop {
-            let poll = watch.degraded().then(|| Instant::now() + POLL);
-            let due = [look_at, poll].into_iter().flatten().min();
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = hint.notified() => {
-                    let now = Instant::now();
-                    let since = *hinted_since.get_or_insert(now);
-                    let look = (now + DEBOUNCE).min(since + MAX_DEBOUNCE);
-                    look_at = Some(look_at.map_or(look, |at| if at <= now { at } else { look.max(now) }));
-                }
-                request = requests.recv() => match request {
-                    None => return,
-                    Some(Request::Reload(done)) => {
-                        waiting.push(done);
-                        look_at = Some(Instant::now());
-                    }
-                    Some(Request::Refresh(name, done)) => {
-                        let looked = self.look(Haste::Now(name)).await;
-                        look_at = look_at.or(looked.again_in.map(|delay| Instant::now() + delay));
-                        self.arm(&mut watch).await;
-                        let _ = done.send(());
-                    }
-                },
-                () = wait_until(due) => {
-                    hinted_since = None;
-                    let looked = self.look(Haste::Settle).await;
-                    self.arm(&mut watch).await;
-                    look_at = looked.again_in.map(|delay| Instant::now() + delay);
-                    if look_at.is_none() {
-                        waiting.drain(..).for_each(|done| {
-                            let _ = done.send(());
-                        });
-                    }
-                }
-            }
-        }
-    }
-
-    /// Compares the disk with what is known and makes the difference public.
-    async fn look(&mut self, haste: Haste) -> Looked {
-        let Some(mut reconciler) = self.reconciler.take() else {
-            return Looked::default();
-        };
-        let current = Arc::clone(
-            &self
-                .shared
-                .current
-                .read()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
-        let looked = tokio::task::spawn_blocking(move || {
-            let looked = reconciler.look(&current, &haste);
-            (reconciler, looked)
-        })
-        .await;
-        let mut looked = match looked {
-            Ok((reconciler, looked)) => {
-                self.reconciler = Some(reconciler);
-                looked
-            }
-            Err(error) => {
-                // Cannot happen short of a bug: loading guards itself. Start over with an empty memory.
-                tracing::error!(%error, "looking at the projects failed");
-                self.reconciler = Some(Reconciler::new(Arc::clone(&self.shared.env)));
-                return Looked {
-                    again_in: Some(POLL),
-                    ..Looked::default()
-                };
-            }
-        };
-        if let Some(next) = looked.next.take() {
-            let events = std::mem::take(&mut looked.events);
-            self.bus.commit(|publisher| {
-                *self
-                    .shared
-                    .current
-                    .write()
-                    .unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
-                for event in events {
-                    publisher.publish(event);
-                }
-            });
-        }
-        looked
-    }
-
-    async fn arm(&mut self, watch: &mut Watch) {
-        let current = Arc::clone(
-            &self
-                .shared
-                .current
-                .read()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
-        if let Some(warning) = watch.arm(&current, &self.shared.env) {
-            tracing::warn!("{warning}");
-            let data = json!({"kind": "watch_degraded", "message": warning});
-            self.bus
-                .publish(Draft::new(EventKind::DaemonWarning).data(data));
-        }
-    }
-}
-
-async fn wait_until(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due).await,
-        None => std::future::pending().await,
     }
 }

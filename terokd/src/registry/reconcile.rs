@@ -1,29 +1,22 @@
 //! The comparison of disk and memory: what is new, what differs, what is gone, and what has to settle first.
 
+use super::differences::differences;
+use super::settle::{COARSE, Settling, age};
 use super::snapshot::{ProjectEntry, Snapshot};
+use super::watch::Hints;
 use crate::events::Draft;
 use crate::git::identity;
-use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use terok_config::env::Environment;
 use terok_config::global::{self, Global};
 use terok_config::project::{self, Candidate, ProjectLoad, Stamp};
-use terok_config::resolve::{Context, resolved_config};
+use terok_config::resolve::Context;
 use terok_config::roster::Roster;
-use terok_proto::events::EventKind;
-
-/// A file counts once nothing has touched it for this long.
-const SETTLE: Duration = Duration::from_millis(80);
-
-/// A file that is touched again and again counts after this time all the same.
-const PATIENCE: Duration = Duration::from_millis(700);
-
-/// A project whose file is gone counts as removed after this time: editors move files away for a moment.
-const ABSENCE: Duration = Duration::from_millis(200);
+use terok_config::yaml;
 
 /// How much of the disk is taken as it stands.
 #[derive(Debug)]
@@ -31,7 +24,9 @@ pub(super) enum Haste {
     /// Everything has to settle.
     Settle,
     /// This project was written by ourselves, whole.
-    Now(String),
+    Ours(String),
+    /// Everything as it stands: somebody has waited for long enough.
+    Everything,
 }
 
 /// The outcome of a look.
@@ -51,101 +46,66 @@ pub(super) struct Reconciler {
     env: Arc<Environment>,
     /// As loaded, before projects that claim one id were marked.
     loads: BTreeMap<String, ProjectLoad>,
-    /// Stamps of the files behind the global configuration, the identity and the roster.
-    global: Vec<(PathBuf, Option<Stamp>)>,
-    identity: Vec<(PathBuf, Option<Stamp>)>,
-    roster: Vec<(PathBuf, Option<Stamp>)>,
+    /// What the global configuration, the identity and the roster were read from.
+    global: Source,
+    identity: Source,
+    roster: Source,
+    /// Projects that were read so soon after a change that another one may have the same stamp.
+    coarse: HashSet<String>,
     /// Since when a file waits to settle, or is away.
     unsettled: HashMap<PathBuf, Instant>,
 }
 
-/// One look's judgement of what still changes.
-struct Settling {
-    now: Instant,
-    since: HashMap<PathBuf, Instant>,
-    seen: HashSet<PathBuf>,
-    again: Option<Duration>,
+/// Files that something was read from, as they were then.
+#[derive(Debug, Default)]
+struct Source {
+    stamps: Vec<(PathBuf, Option<Stamp>)>,
+    prints: Vec<Print>,
 }
 
-impl Settling {
-    fn new(since: HashMap<PathBuf, Instant>) -> Self {
+/// What of a file matters to those who read it: its content, and who else may read it.
+type Print = Option<(String, u32)>;
+
+impl Source {
+    fn of(files: &[PathBuf]) -> Self {
         Self {
-            now: Instant::now(),
-            since,
-            seen: HashSet::new(),
-            again: None,
+            stamps: stamps(files),
+            prints: files.iter().map(|file| print(file)).collect(),
         }
     }
 
-    /// What the next look has to remember, and when it is due.
-    fn finish(mut self) -> (HashMap<PathBuf, Instant>, Option<Duration>) {
-        let seen = &self.seen;
-        self.since.retain(|path, _| seen.contains(path));
-        (self.since, self.again)
-    }
-
-    /// All files that differ from what was seen last have settled.
-    fn all_settled(
-        &mut self,
-        files: &[(PathBuf, Option<Stamp>)],
-        before: &[(PathBuf, Option<Stamp>)],
-    ) -> bool {
-        let mut settled = true;
-        for (path, stamp) in files {
-            if before
-                .iter()
-                .any(|(known, same)| known == path && same == stamp)
-            {
-                continue;
-            }
-            settled &= match stamp {
-                Some(_) => self.settled(path),
-                None => !self.absent_for_a_moment(path),
-            };
+    /// The files as they are now, if they say something else and have settled.
+    fn newer(&mut self, files: &[PathBuf], settling: &mut Settling<'_>) -> Option<Self> {
+        let stamps = stamps(files);
+        if stamps == self.stamps || !settling.all_settled(&stamps, &self.stamps) {
+            return None;
         }
-        settled
-    }
-
-    /// Nothing has touched the file for a while, or it has been touched for too long to wait further.
-    fn settled(&mut self, path: &Path) -> bool {
-        let Ok(meta) = std::fs::metadata(path) else {
-            return true;
-        };
-        let changed = SystemTime::UNIX_EPOCH
-            + Duration::new(
-                u64::try_from(meta.ctime()).unwrap_or(0),
-                u32::try_from(meta.ctime_nsec()).unwrap_or(0),
-            );
-        // A time in the future says nothing: the clock was set back.
-        let age = SystemTime::now().duration_since(changed).unwrap_or(SETTLE);
-        if age >= SETTLE || self.waited(path) >= PATIENCE {
-            return true;
+        let same_files = stamps
+            .iter()
+            .map(|s| &s.0)
+            .eq(self.stamps.iter().map(|s| &s.0));
+        let prints = files.iter().map(|file| print(file)).collect();
+        if same_files && prints == self.prints {
+            self.stamps = stamps;
+            return None;
         }
-        self.look_again(path, SETTLE - age);
-        false
+        Some(Self { stamps, prints })
     }
+}
 
-    /// The file is away, but not for long enough to count as removed.
-    fn absent_for_a_moment(&mut self, path: &Path) -> bool {
-        let away = self.waited(path);
-        if away >= ABSENCE {
-            return false;
-        }
-        self.look_again(path, ABSENCE - away);
-        true
-    }
+fn stamps(files: &[PathBuf]) -> Vec<(PathBuf, Option<Stamp>)> {
+    files
+        .iter()
+        .map(|path| (path.clone(), Stamp::of(path)))
+        .collect()
+}
 
-    fn waited(&mut self, path: &Path) -> Duration {
-        let since = *self.since.entry(path.to_owned()).or_insert(self.now);
-        self.now.duration_since(since)
-    }
-
-    fn look_again(&mut self, path: &Path, delay: Duration) {
-        self.seen.insert(path.to_owned());
-        // A little more than needed, so that the next look does not come a moment too early.
-        let delay = delay + Duration::from_millis(2);
-        self.again = Some(self.again.map_or(delay, |known| known.max(delay)));
-    }
+fn print(file: &Path) -> Print {
+    let mode = std::fs::metadata(file).ok()?.mode();
+    // What cannot be read, or is too large to be of use, differs from what can.
+    let bytes = crate::fs::read_limited(file, yaml::MAX_BYTES);
+    let hash = bytes.map_or_else(|fault| fault.message, |bytes| project::sha256_hex(&bytes));
+    Some((hash, mode))
 }
 
 /// The parts of a snapshot that every project is resolved against.
@@ -161,21 +121,23 @@ impl Reconciler {
         Self {
             env,
             loads: BTreeMap::new(),
-            global: Vec::new(),
-            identity: Vec::new(),
-            roster: Vec::new(),
+            global: Source::default(),
+            identity: Source::default(),
+            roster: Source::default(),
+            coarse: HashSet::new(),
             unsettled: HashMap::new(),
         }
     }
 
     /// The state at start: everything as it stands.
     pub(super) fn first(&mut self) -> Snapshot {
+        // The stamps come before the content: what changes in between is noticed afterwards.
+        self.global = Source::of(&global::load(&self.env, None).watched_paths);
         let global = Arc::new(global::load(&self.env, None));
-        let (identity, identity_files) = read_identity(&self.env);
+        let (identity, identity_files, source) = read_identity(&self.env);
+        self.identity = source;
+        self.roster = Source::of(&roster_files(&global));
         let roster = Arc::new(read_roster(&global));
-        self.global = stamps(&global.watched_paths);
-        self.identity = stamps(&identity_files);
-        self.roster = stamps(&roster_files(&global));
         let common = Common {
             global,
             identity,
@@ -184,6 +146,7 @@ impl Reconciler {
         };
         let candidates = project::discover(&common.global.paths);
         let loaded = load_all(&candidates, &common, &self.env);
+        self.coarse = coarse(&loaded);
         self.loads = loaded
             .into_iter()
             .map(|load| (load.dir_name.to_string(), load))
@@ -191,51 +154,26 @@ impl Reconciler {
         self.build(1, common, None)
     }
 
-    /// Compares the disk with `current`.
-    pub(super) fn look(&mut self, current: &Snapshot, haste: &Haste) -> Looked {
-        let mut settling = Settling::new(std::mem::take(&mut self.unsettled));
-        let (common, config_keys) = self.look_at_common(current, &mut settling);
+    /// Compares the disk with `current`. `begun` is when the first hint since the last look came.
+    pub(super) fn look(
+        &mut self,
+        current: &Snapshot,
+        haste: &Haste,
+        begun: Option<Instant>,
+        hints: &Hints,
+    ) -> Looked {
+        let hurried = matches!(haste, Haste::Everything);
+        let remembered = std::mem::take(&mut self.unsettled);
+        let mut settling = Settling::new(remembered, begun, hints, hurried);
+        let common = self.look_at_common(current, &mut settling);
         let resolve_all = !Arc::ptr_eq(&common.global, &current.global)
             || common.identity != current.identity
             || !Arc::ptr_eq(&common.roster, &current.roster);
-        let candidates = project::discover(&common.global.paths);
-        let mut loads = BTreeMap::new();
-        let mut stale = Vec::new();
-        for candidate in &candidates {
-            let known = self.loads.get(&candidate.dir_name);
-            let stamp = Stamp::of(&candidate.yml_path);
-            let same = known.is_some_and(|load| {
-                load.stamp == stamp
-                    && stamp.is_some()
-                    && *load.root == *candidate.root
-                    && *load.yml_path == *candidate.yml_path
-            });
-            let ours = matches!(haste, Haste::Now(name) if *name == candidate.dir_name);
-            if same && !resolve_all {
-                loads.insert(candidate.dir_name.clone(), known.cloned());
-            } else if same || ours || settling.settled(&candidate.yml_path) {
-                stale.push(candidate.clone());
-            } else {
-                loads.insert(candidate.dir_name.clone(), known.cloned());
-            }
-        }
-        for load in load_all(&stale, &common, &self.env) {
-            loads.insert(load.dir_name.to_string(), Some(load));
-        }
-        for (name, load) in &self.loads {
-            let ours = matches!(haste, Haste::Now(ours) if ours == name);
-            if !loads.contains_key(name) && !ours && settling.absent_for_a_moment(&load.yml_path) {
-                loads.insert(name.clone(), Some(load.clone()));
-            }
-        }
+        let loads = self.look_at_projects(&common, resolve_all, haste, &mut settling);
         let again_in;
         (self.unsettled, again_in) = settling.finish();
-        let loads: BTreeMap<String, ProjectLoad> = loads
-            .into_iter()
-            .filter_map(|(name, load)| load.map(|load| (name, load)))
-            .collect();
-        let unchanged = config_keys.is_none()
-            && !resolve_all
+        let unchanged = !resolve_all
+            && common.identity_files == current.identity_files
             && loads.len() == self.loads.len()
             && loads
                 .iter()
@@ -249,52 +187,102 @@ impl Reconciler {
         }
         self.loads = loads;
         let next = self.build(current.generation + 1, common, Some(current));
-        let mut events = Vec::new();
-        if let Some(keys) = config_keys {
-            events.push(
-                Draft::new(EventKind::ConfigChanged)
-                    .data(json!({"generation": next.generation, "keys": keys})),
-            );
-        }
-        events.extend(differences(current, &next));
         Looked {
+            events: differences(&self.env, current, &next),
             next: Some(next),
-            events,
             again_in,
         }
     }
 
-    /// Configuration, identity and roster; the old ones where their files are the same or still change.
-    fn look_at_common(
+    /// Every project as it is to be from now on: read again, or as it was.
+    fn look_at_projects(
         &mut self,
-        current: &Snapshot,
-        settling: &mut Settling,
-    ) -> (Common, Option<Vec<String>>) {
+        common: &Common,
+        resolve_all: bool,
+        haste: &Haste,
+        settling: &mut Settling<'_>,
+    ) -> BTreeMap<String, ProjectLoad> {
+        let ours = |name: &str| matches!(haste, Haste::Ours(ours) if *ours == *name);
+        let mut loads = BTreeMap::new();
+        let mut stale = Vec::new();
+        for candidate in project::discover(&common.global.paths) {
+            let name = &candidate.dir_name;
+            let Some(known) = self.loads.get(name) else {
+                if ours(name) || settling.settled(&candidate.yml_path) {
+                    stale.push(candidate);
+                }
+                continue;
+            };
+            let same = !self.coarse.contains(name) && is_same(known, &candidate);
+            // One of the same name in the other directory must not step in while an editor saves.
+            let covered = *known.yml_path != *candidate.yml_path
+                && !ours(name)
+                && Stamp::of(&known.yml_path).is_none()
+                && settling.absent_for_a_moment(&known.yml_path);
+            let take = if same {
+                resolve_all
+            } else {
+                !covered && (ours(name) || settling.settled(&candidate.yml_path))
+            };
+            if take {
+                stale.push(candidate);
+            } else {
+                loads.insert(name.clone(), known.clone());
+            }
+        }
+        let mut read = Vec::new();
+        for load in load_all(&stale, common, &self.env) {
+            let known = self.loads.get(&*load.dir_name);
+            let worse = known.is_none_or(|known| known.outcome.is_ok())
+                && (load.outcome.is_err() || is_empty(&load.yml_path));
+            if worse && !ours(&load.dir_name) && settling.doubtful(&load.yml_path) {
+                loads.extend(known.map(|known| (known.dir_name.to_string(), known.clone())));
+            } else {
+                read.push(load);
+            }
+        }
+        self.coarse = coarse(&read);
+        if !self.coarse.is_empty() {
+            settling.look_again(COARSE);
+        }
+        loads.extend(
+            read.into_iter()
+                .map(|load| (load.dir_name.to_string(), load)),
+        );
+        let found: HashSet<&str> = stale.iter().map(|c| c.dir_name.as_str()).collect();
+        for (name, load) in &self.loads {
+            if !loads.contains_key(name)
+                && !found.contains(name.as_str())
+                && !ours(name)
+                && settling.absent_for_a_moment(&load.yml_path)
+            {
+                loads.insert(name.clone(), load.clone());
+            }
+        }
+        loads
+    }
+
+    /// Configuration, identity and roster; the old ones where their files are the same or still change.
+    fn look_at_common(&mut self, current: &Snapshot, settling: &mut Settling<'_>) -> Common {
         let mut common = Common {
             global: Arc::clone(&current.global),
             identity: Arc::clone(&current.identity),
             identity_files: Arc::clone(&current.identity_files),
             roster: Arc::clone(&current.roster),
         };
-        let mut keys = None;
-        let files = stamps(&common.global.watched_paths);
-        if files != self.global && settling.all_settled(&files, &self.global) {
-            let next = Arc::new(global::load(&self.env, Some(&common.global)));
-            keys = Some(changed_keys(&self.env, current, &next));
-            self.global = stamps(&next.watched_paths);
-            common.global = next;
+        if let Some(source) = self.global.newer(&common.global.watched_paths, settling) {
+            self.global = source;
+            common.global = Arc::new(global::load(&self.env, Some(&common.global)));
         }
-        let files = stamps(&common.identity_files);
-        if files != self.identity && settling.all_settled(&files, &self.identity) {
-            (common.identity, common.identity_files) = read_identity(&self.env);
-            self.identity = stamps(&common.identity_files);
+        let identity = self.identity.newer(&common.identity_files, settling);
+        if identity.is_some() {
+            (common.identity, common.identity_files, self.identity) = read_identity(&self.env);
         }
-        let files = stamps(&roster_files(&common.global));
-        if files != self.roster && settling.all_settled(&files, &self.roster) {
+        if let Some(source) = self.roster.newer(&roster_files(&common.global), settling) {
+            self.roster = source;
             common.roster = Arc::new(read_roster(&common.global));
-            self.roster = files;
         }
-        (common, keys)
+        common
     }
 
     fn build(&self, generation: u64, common: Common, before: Option<&Snapshot>) -> Snapshot {
@@ -322,19 +310,23 @@ impl Reconciler {
     }
 }
 
-fn stamps(files: &[PathBuf]) -> Vec<(PathBuf, Option<Stamp>)> {
-    files
-        .iter()
-        .map(|path| (path.clone(), Stamp::of(path)))
-        .collect()
-}
-
-fn read_identity(env: &Environment) -> (Arc<terok_config::GitIdentity>, Arc<Vec<PathBuf>>) {
-    let read = identity::read(env);
+/// Git's idea of the user, the files behind it, and their state from before they were read.
+fn read_identity(env: &Environment) -> (Arc<terok_config::GitIdentity>, Arc<Vec<PathBuf>>, Source) {
+    let mut read = identity::read(env);
+    let mut source = Source::default();
+    // An include may have been added since.
+    for _ in 0..3 {
+        let files = std::mem::take(&mut read.files);
+        source = Source::of(&files);
+        read = identity::read(env);
+        if read.files == files {
+            break;
+        }
+    }
     for warning in &read.warnings {
         tracing::warn!("git's global configuration: {warning}");
     }
-    (Arc::new(read.identity), Arc::new(read.files))
+    (Arc::new(read.identity), Arc::new(read.files), source)
 }
 
 /// Where the user's roster entries are.
@@ -363,6 +355,31 @@ fn roster_files(global: &Global) -> Vec<PathBuf> {
         .unwrap_or_default();
     files.sort();
     files
+}
+
+/// The same version of the same file in the same place.
+fn is_same(known: &ProjectLoad, candidate: &Candidate) -> bool {
+    known.stamp.is_some()
+        && known.stamp == Stamp::of(&candidate.yml_path)
+        && *known.root == *candidate.root
+        && *known.yml_path == *candidate.yml_path
+}
+
+fn is_empty(file: &Path) -> bool {
+    std::fs::metadata(file).is_ok_and(|meta| meta.len() == 0)
+}
+
+/// Those that were touched just before they were read.
+fn coarse(loads: &[ProjectLoad]) -> HashSet<String> {
+    let fresh = |load: &&ProjectLoad| {
+        let meta = std::fs::metadata(&load.yml_path).ok();
+        meta.as_ref().and_then(age).is_some_and(|age| age < COARSE)
+    };
+    loads
+        .iter()
+        .filter(fresh)
+        .map(|load| load.dir_name.to_string())
+        .collect()
 }
 
 /// Loads on as many threads as there are cores worth using; order is that of the candidates.
@@ -402,94 +419,6 @@ fn load_all(candidates: &[Candidate], common: &Common, env: &Environment) -> Vec
     })
 }
 
-fn changed_keys(env: &Environment, current: &Snapshot, next: &Global) -> Vec<String> {
-    let values = |global: &Global| {
-        let context = Context {
-            global,
-            identity: &current.identity,
-            env,
-            roster: None,
-        };
-        resolved_config(context, None).values
-    };
-    let (old, new) = (values(&current.global), values(next));
-    let mut keys: Vec<String> = new
-        .iter()
-        .filter(|(key, value)| {
-            old.get(*key)
-                .is_none_or(|before| before.value != value.value)
-        })
-        .map(|(key, _)| key.clone())
-        .chain(old.keys().filter(|key| !new.contains_key(*key)).cloned())
-        .collect();
-    keys.sort();
-    keys
-}
-
-/// What subscribers are told about the step from one state to the next.
-fn differences(old: &Snapshot, new: &Snapshot) -> Vec<Draft> {
-    let mut events = Vec::new();
-    for (name, entry) in &new.projects {
-        let before = old.projects.get(name);
-        if before.is_some_and(|before| Arc::ptr_eq(before, entry)) {
-            continue;
-        }
-        let draft = |kind| Draft::new(kind).project(entry.id());
-        match (before, entry.broken()) {
-            (None, None) => events.push(draft(EventKind::ProjectAdded)),
-            (before, Some(broken)) => {
-                if before
-                    .and_then(|before| before.broken())
-                    .is_none_or(|before| before != broken)
-                {
-                    events
-                        .push(draft(EventKind::ProjectBroken).data(json!({"error": broken.error})));
-                }
-            }
-            (Some(before), None) => {
-                let repaired = before.broken().is_some();
-                let fields = changed_fields(before, entry);
-                if repaired || !fields.is_empty() {
-                    events.push(
-                        draft(EventKind::ProjectChanged)
-                            .data(json!({"fields": fields, "repaired": repaired})),
-                    );
-                }
-            }
-        }
-    }
-    for (name, entry) in &old.projects {
-        if !new.projects.contains_key(name) {
-            events.push(Draft::new(EventKind::ProjectRemoved).project(entry.id()));
-        }
-    }
-    events
-}
-
-/// Names of the fields that differ from the last healthy state.
-fn changed_fields(before: &ProjectEntry, after: &ProjectEntry) -> Vec<String> {
-    let fields = |entry: &ProjectEntry| -> Map<String, Value> {
-        let Some(good) = entry.good() else {
-            return Map::new();
-        };
-        let mut all = match serde_json::to_value(&good.project.config) {
-            Ok(Value::Object(fields)) => fields,
-            _ => Map::new(),
-        };
-        all.insert("gpu".into(), json!(good.project.gpu));
-        all.insert("display_name".into(), json!(good.project.display_name));
-        all
-    };
-    let (old, new) = (fields(before), fields(after));
-    if old.is_empty() {
-        return Vec::new();
-    }
-    new.iter()
-        .filter(|(name, value)| old.get(*name) != Some(value))
-        .map(|(name, _)| name.clone())
-        .collect()
-}
-
 /// What of two loads has to be equal for nothing to have changed.
 trait Same {
     /// The same version of the same file.
@@ -500,7 +429,10 @@ trait Same {
 
 impl Same for ProjectLoad {
     fn same_file(&self, other: &Self) -> bool {
-        self.stamp == other.stamp && self.root == other.root && self.yml_path == other.yml_path
+        self.stamp == other.stamp
+            && self.hash == other.hash
+            && self.root == other.root
+            && self.yml_path == other.yml_path
     }
 
     fn same_outcome(&self, other: &Self) -> bool {

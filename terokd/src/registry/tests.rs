@@ -2,8 +2,15 @@
 
 use super::*;
 use crate::events::{Filter, Published, Start, Subscription};
+use serde_json::json;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tempfile::TempDir;
+use terok_proto::events::EventKind;
+use tokio::time::Instant;
+
+mod looks;
+mod trees;
 
 const ONLINE: &str = "project: {security_class: online}\n";
 
@@ -16,14 +23,20 @@ struct World {
 
 impl World {
     async fn with(files: &[(&str, &str)]) -> Self {
+        Self::limited(files, watch::MAX_WATCHES).await
+    }
+
+    async fn limited(files: &[(&str, &str)], max_watches: usize) -> Self {
         let home = tempfile::tempdir().expect("temporary directory");
         for (path, text) in files {
             put(&home.path().join(path), text);
         }
-        let env = Arc::new(Environment::new([("PATH", "/usr/bin:/bin")], home.path()));
+        let system = home.path().join("system").display().to_string();
+        let vars = [("PATH", "/usr/bin:/bin"), ("TEROK_CONFIG_DIR", &system)];
+        let env = Arc::new(Environment::new(vars, home.path()));
         let bus = Bus::new();
         let events = bus.subscribe(Filter::default(), Start::Now);
-        let registry = Registry::start(env, bus.clone(), Tasks::default())
+        let registry = Registry::start_with(env, bus.clone(), Tasks::default(), max_watches)
             .await
             .expect("start");
         // The watches are armed once the first request is answered.
@@ -38,6 +51,12 @@ impl World {
 
     fn path(&self, path: &str) -> PathBuf {
         self.home.path().join(path)
+    }
+
+    /// The daemon's own look at a project, which lets everything else settle.
+    async fn look(&self, id: &str) {
+        let id = ProjectId::parse(id).expect("id");
+        self.registry.refresh(&id).await;
     }
 
     fn yml(&self, id: &str) -> PathBuf {
@@ -269,4 +288,34 @@ async fn a_second_writer_waits_five_seconds_and_then_hears_that_the_project_is_b
     drop(held);
     let (first, second) = (locks.read(&[id("a")]).await, locks.read(&[id("a")]).await);
     assert!(first.is_ok() && second.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_locks_together_are_waited_for_five_seconds_at_most() {
+    let locks = Arc::new(Locks::default());
+    let id = |text| ProjectId::parse(text).expect("id");
+    let first = locks.write(&[id("a")]).await.expect("free");
+    let _second = locks.write(&[id("b")]).await.expect("free");
+    let begin = Instant::now();
+    let waiting = {
+        let locks = Arc::clone(&locks);
+        tokio::spawn(async move { locks.write(&[id("b"), id("a")]).await })
+    };
+    // It waits for `a` from now on, and for `b` with what is left of its time.
+    tokio::task::yield_now().await;
+    tokio::time::advance(Duration::from_secs(4)).await;
+    drop(first);
+    let refused = waiting.await.expect("no panic").expect_err("busy");
+    assert_eq!(refused.data["project_id"], "b");
+    assert!(begin.elapsed() <= Duration::from_millis(5_010));
+}
+
+#[tokio::test]
+async fn locks_that_nobody_holds_are_forgotten() {
+    let locks = Locks::default();
+    for n in 0..1_000 {
+        let id = ProjectId::parse(&format!("p{n}")).expect("id");
+        let _ = locks.write(&[id]).await.expect("free");
+    }
+    assert!(locks.known() <= 2, "{}", locks.known());
 }
