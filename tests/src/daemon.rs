@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// A running daemon; killed with the value, and then checked for not having died or panicked before.
@@ -26,6 +26,7 @@ pub struct Daemon {
     socket: PathBuf,
     log: PathBuf,
     told: Mutex<Receiver<String>>,
+    _listening: Arc<()>,
     client: Mutex<Option<Client>>,
     gone: Option<ExitStatus>,
     forgiven: bool,
@@ -58,7 +59,8 @@ impl Daemon {
         let notify_path = world.dir().join(format!("notify.{number}"));
         let notify = UnixDatagram::bind(&notify_path).expect("a readiness socket");
         world.own(&notify_path);
-        let told = listen(notify);
+        let listening = Arc::new(());
+        let told = listen(notify, Arc::downgrade(&listening));
         let output = fs::File::create(&log).expect("a log");
         let mut command = world.command(&programs::terokd());
         command
@@ -75,6 +77,7 @@ impl Daemon {
             socket: world.socket(),
             log,
             told: Mutex::new(told),
+            _listening: listening,
             client: Mutex::new(None),
             gone: None,
             forgiven: false,
@@ -248,14 +251,14 @@ impl Daemon {
 }
 
 /// Takes every message at once, as systemd does: a full queue would block the daemon. Ends with whoever listens.
-fn listen(notify: UnixDatagram) -> Receiver<String> {
+fn listen(notify: UnixDatagram, wanted: Weak<()>) -> Receiver<String> {
     notify
         .set_read_timeout(Some(Duration::from_millis(200)))
         .expect("a deadline");
     let (listener, receiver) = channel();
     std::thread::spawn(move || {
         let mut buffer = [0; 4096];
-        loop {
+        while wanted.upgrade().is_some() {
             if let Ok(n) = notify.recv(&mut buffer) {
                 let text = String::from_utf8_lossy(&buffer[..n]).into_owned();
                 if listener.send(text).is_err() {
