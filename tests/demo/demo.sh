@@ -68,19 +68,19 @@ run terokctl call write_project_yaml "{\"project_id\":\"my-demo\",\"rendered\":$
 
 say "4. An edit arrives as an event"
 file=$HOME/.config/terok/projects/my-demo/project.yml
-terokctl --json watch --project my-demo >"$demo/events" &
+terokctl --json watch --snapshot --project my-demo >"$demo/events" &
 watcher=$!
-class=gatekeeping
-for _ in $(seq 60); do
-  # Until the watcher listens nobody hears us, so edit again.
-  sed -i -E "s/(security_class: *\"?)(online|gatekeeping)/\1$class/" "$file"
-  for _ in $(seq 10); do
-    if grep -q 'project.changed' "$demo/events"; then break 2; fi
+wait_for() { # TEXT: until the watcher has printed it
+  for _ in $(seq 200); do
+    if grep -q "$1" "$demo/events"; then return 0; fi
     sleep 0.05
   done
-  [ $class = online ] && class=gatekeeping || class=online
-done
-grep -m1 'project.changed' "$demo/events" || fail "no event for an edit"
+  fail "the watcher has not seen $1"
+}
+wait_for events.snapshot
+run sed -i -E 's/(security_class: *"?)online/\1gatekeeping/' "$file"
+wait_for project.changed
+grep -m1 'project.changed' "$demo/events"
 kill "$watcher" 2>/dev/null || true
 wait "$watcher" 2>/dev/null || true
 watcher=
