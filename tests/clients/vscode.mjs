@@ -35,12 +35,14 @@ say('unsubscribed', { result: await connection.sendRequest('events.unsubscribe',
 say('positional', { result: await connection.sendRequest('find_projects_sharing_gate', '/no/such/gate', null) });
 
 // A running deletion is withdrawn with `$/cancelRequest`.
-await connection.sendRequest('events.subscribe', { kinds: ['operation.started'] });
+const started = await connection.sendRequest('events.subscribe', { kinds: ['operation.started'] });
 const source = new rpc.CancellationTokenSource();
 const deletion = refusal(connection.sendRequest('delete_project', { project_id: 'big' }, source.token));
 await event();
 source.cancel();
 say('cancelled', { error: await deletion });
 
+// Ends its half of the connection; with nothing left to say, the daemon ends the other.
+await connection.sendRequest('events.unsubscribe', started);
 connection.onClose(() => say('end', {}));
 connection.end();

@@ -317,10 +317,10 @@ fn vscode_jsonrpc_calls_listens_and_cancels() {
     assert_eq!(error["data"]["kind"], "cancelled", "{error}");
     step(&mut program, "end");
     program.ends();
+    nothing_is_left(&daemon);
     daemon.ok("get_project", json!({"project_id": "big"}));
     let operation = daemon.ok("operation.list", json!({}))[0].clone();
     assert_eq!(operation["state"], "cancelled", "{operation}");
-    nothing_is_left(&daemon);
 }
 
 #[test]

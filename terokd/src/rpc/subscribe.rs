@@ -56,6 +56,15 @@ fn stream<S, U, Fut>(
         .expect("method names are unique: a test of the table proves it");
 }
 
+/// Parameters of an unsubscribing method, by name or position, as the one position that jsonrpsee reads.
+pub(crate) fn unsubscribing(method: &str, params: &Params<'_>) -> Result<String, Fault> {
+    // All of them have the same parameters.
+    let info = terok_proto::methods::find(method).unwrap_or(&EventsUnsubscribe::INFO);
+    let decoded = serde_json::from_str::<EventsUnsubscribe>(params.as_str().unwrap_or("{}"))
+        .map_err(|e| invalid_params(info, &e))?;
+    Ok(serde_json::json!([decoded.subscription]).to_string())
+}
+
 async fn reject(pending: PendingSubscriptionSink, fault: &Fault) {
     let error: ErrorObjectOwned = to_wire(fault);
     pending.reject(error).await;

@@ -4,6 +4,7 @@
 use super::Limits;
 use crate::daemon::Daemon;
 use crate::rpc::call::{Withdrawn, to_wire};
+use crate::rpc::subscribe::unsubscribing;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
 use jsonrpsee::core::id_providers::RandomStringIdProvider;
@@ -225,7 +226,9 @@ impl Session {
             .hint("`rpc.methods` lists them");
             return id.as_ref().map(|id| id.error(&fault));
         };
-        let response = self.invoke(callback, id.as_ref(), request.params).await;
+        let response = self
+            .invoke(method, callback, id.as_ref(), request.params)
+            .await;
         match (id, response) {
             (Some(id), Some(response)) => Some(id.restore(response)),
             _ => None,
@@ -235,6 +238,7 @@ impl Session {
     /// Runs a method of the table; `None` if it has answered through the sink.
     async fn invoke(
         &self,
+        method: &str,
         callback: &MethodCallback,
         id: Option<&WireId>,
         params: Option<&RawValue>,
@@ -261,9 +265,16 @@ impl Session {
                 )
                 .await
             }
-            MethodCallback::Unsubscription(call) => {
-                call(wire, params, self.id, MAX_RESPONSE, extensions)
-            }
+            MethodCallback::Unsubscription(call) => match unsubscribing(method, &params) {
+                Ok(one) => call(
+                    wire,
+                    Params::new(Some(&one)),
+                    self.id,
+                    MAX_RESPONSE,
+                    extensions,
+                ),
+                Err(fault) => MethodResponse::error(wire, to_wire(&fault)),
+            },
             MethodCallback::Subscription(call) => {
                 if !self.streams || id.is_none() {
                     let fault = Fault::new(
