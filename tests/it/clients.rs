@@ -254,6 +254,10 @@ fn curl_calls_and_looks() {
     // A POST cannot carry events, and says so.
     let refused = post(&call(9, "events.subscribe", json!({})));
     assert_eq!(refused["error"]["data"]["kind"], "invalid_request");
+    let misspelt = post(&call(10, "events.unsubscribe", json!({"subscripton": "x"})));
+    assert_eq!(misspelt["error"]["code"], -32602, "{misspelt}");
+    let message = misspelt["error"]["message"].as_str().unwrap();
+    assert!(message.contains("subscripton"), "{misspelt}");
     // What changed on disk is there for the next call.
     let mut events = daemon.events(json!({"kinds": ["project.changed"]}));
     world.write(YML, GATED);
