@@ -2,13 +2,11 @@
 local say, finish = unpack(dofile(vim.env.TEROK_TEST_CLIENTS .. '/say.lua'))
 
 finish(function()
-  -- A path is accepted since 0.10; 0.9 has a function of its own for it.
-  local connect = vim.fn.has('nvim-0.10') == 1 and vim.lsp.rpc.connect or vim.lsp.rpc.domain_socket_connect
-  local events, ended = {}, false
-  local client = connect(vim.env.TEROKD_SOCKET)({
+  local events = {}
+  local client = vim.lsp.rpc.connect(vim.env.TEROKD_SOCKET)({
     notification = function(method, params) table.insert(events, { method = method, params = params }) end,
     server_request = function(method) error('the daemon asks: ' .. method) end,
-    on_exit = function() ended = true end,
+    on_exit = function() end,
     on_error = function(code, message) error(('client error %s: %s'):format(code, vim.inspect(message))) end,
   })
   local function request(method, params)

@@ -187,7 +187,7 @@ fn neovims() -> Vec<PathBuf> {
 }
 
 fn can_connect_to_a_path(nvim: &Path) -> bool {
-    let check = "lua vim.cmd((vim.lsp.rpc.domain_socket_connect or vim.fn.has('nvim-0.10') == 1) and 'qall!' or 'cquit 1')";
+    let check = "lua vim.cmd(vim.fn.has('nvim-0.10') == 1 and 'qall!' or 'cquit 1')";
     Command::new(nvim)
         .args(["--headless", "-u", "NONE", "-i", "NONE", "-n", "-c", check])
         .stdin(Stdio::null())
@@ -391,7 +391,7 @@ fn neovim_speaks_lsp() {
     let Some(nvim) = neovims().into_iter().find(|n| can_connect_to_a_path(n)) else {
         return skip(
             "vim.lsp.rpc.connect",
-            "no Neovim here connects its LSP client to a path; that needs 0.9 or newer",
+            "no Neovim here connects its LSP client to a path; that needs 0.10",
         );
     };
     let world = World::with_project("alpha");
