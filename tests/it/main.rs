@@ -1,10 +1,12 @@
 //! Black-box suites: one module per area, one binary for all.
 #![allow(clippy::unwrap_used, reason = "a test may fail loudly")]
 
+mod cli;
 mod clients;
 mod conformance;
 mod events;
 mod layout;
+mod lifecycle;
 mod ops;
 mod projects;
 mod reference;

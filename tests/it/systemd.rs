@@ -21,14 +21,14 @@ fn units_work_with_a_real_manager() {
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let env = checkout().join("tests/env");
     let units = checkout().join("systemd");
-    for source in [
-        terokd(),
-        terokctl(),
-        env.join("systemd-suite"),
-        units.join("terokd.service"),
-        units.join("terokd.socket"),
+    for (name, source) in [
+        ("terokd", terokd()),
+        ("terokctl", terokctl()),
+        ("systemd-suite", env.join("systemd-suite")),
+        ("terokd.service", units.join("terokd.service")),
+        ("terokd.socket", units.join("terokd.socket")),
     ] {
-        fs::copy(&source, dir.path().join(source.file_name().unwrap())).unwrap();
+        fs::copy(source, dir.path().join(name)).unwrap();
     }
     let output = Command::new(env.join("podman-test-env"))
         .args(["--systemd-user", "--no-podman", "--"])
