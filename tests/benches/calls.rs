@@ -2,10 +2,11 @@
 
 use crate::{Measurement, Samples, micros, millis, world};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use terok_tests::transport::{Transport, Ws};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const CALLS: usize = 5_000;
 const REQUEST: &str = r#"{"jsonrpc":"2.0","id":1,"method":"require_project_exists","params":{"project_id":"proj-0000"}}"#;
@@ -68,29 +69,41 @@ pub(crate) fn measure() -> Vec<Measurement> {
     out
 }
 
-/// What the socket itself costs: the same bytes there and back, with nothing in between.
+/// What the socket and the runtime cost: the same bytes there and back through the daemon's own kind of server, with
+/// nothing in between.
 fn echo(dir: &Path, message: &[u8]) -> Samples {
     let path = dir.join("echo.sock");
-    let listener = UnixListener::bind(&path).expect("bind");
-    std::thread::spawn(move || {
-        let Ok((mut stream, _)) = listener.accept() else {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_io()
+        .build()
+        .expect("a runtime");
+    let listener = {
+        let _inside = runtime.enter();
+        tokio::net::UnixListener::bind(&path).expect("bind")
+    };
+    runtime.spawn(async move {
+        let Ok((mut stream, _)) = listener.accept().await else {
             return;
         };
         let mut buffer = [0; 4096];
-        while let Ok(n @ 1..) = stream.read(&mut buffer) {
-            if stream.write_all(&buffer[..n]).is_err() {
+        while let Ok(n @ 1..) = stream.read(&mut buffer).await {
+            if stream.write_all(&buffer[..n]).await.is_err() {
                 return;
             }
         }
     });
     let mut stream = UnixStream::connect(&path).expect("connect");
     let mut buffer = vec![0; message.len()];
-    Samples::take(CALLS, || {
+    let samples = Samples::take(CALLS, || {
         let begin = Instant::now();
         stream.write_all(message).expect("write");
         stream.read_exact(&mut buffer).expect("read");
         begin.elapsed()
-    })
+    });
+    drop(stream);
+    runtime.shutdown_background();
+    samples
 }
 
 fn lines(socket: &Path, message: &str, n: usize) -> Samples {

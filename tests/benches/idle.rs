@@ -2,6 +2,7 @@
 
 use crate::{Measurement, world};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::time::Duration;
 use terok_tests::Daemon;
 
@@ -15,7 +16,11 @@ pub(crate) fn measure() -> Vec<Measurement> {
     daemon.ok("daemon.reload", json!({}));
     let before = wakeups(&daemon);
     std::thread::sleep(WATCHED);
-    let woken = wakeups(&daemon) - before;
+    // Threads that ended meanwhile, or began, had something to do.
+    let woken: u64 = wakeups(&daemon)
+        .iter()
+        .filter_map(|(thread, now)| Some(now - before.get(thread)?))
+        .sum();
     let resident = daemon.proc_status("VmRSS").unwrap_or_default() as f64 / 1024.0;
     vec![
         Measurement::at_most("idle_memory_1000_projects", resident, "MiB", 25.0),
@@ -29,17 +34,20 @@ pub(crate) fn measure() -> Vec<Measurement> {
     ]
 }
 
-/// How often any thread of the daemon has gone to sleep so far.
-fn wakeups(daemon: &Daemon) -> u64 {
+/// How often each thread of the daemon has gone to sleep so far.
+fn wakeups(daemon: &Daemon) -> BTreeMap<String, u64> {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", daemon.pid())).expect("the daemon runs");
     tasks
         .flatten()
-        .filter_map(|task| std::fs::read_to_string(task.path().join("status")).ok())
-        .filter_map(|status| {
+        .filter_map(|task| {
+            let status = std::fs::read_to_string(task.path().join("status")).ok()?;
             let line = status
                 .lines()
                 .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
-            line.trim().parse::<u64>().ok()
+            Some((
+                task.file_name().to_string_lossy().into_owned(),
+                line.trim().parse().ok()?,
+            ))
         })
-        .sum()
+        .collect()
 }
