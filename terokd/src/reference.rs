@@ -10,7 +10,11 @@ pub fn config() -> String {
     );
     for scope in [Scope::Global, Scope::Project, Scope::Terokd] {
         out.push('\n');
-        out.push_str(&schema::markdown(scope));
+        // Each page is a chapter of this one.
+        for line in schema::markdown(scope).lines() {
+            let deeper = if line.starts_with('#') { "#" } else { "" };
+            out.push_str(&format!("{deeper}{line}\n"));
+        }
     }
     out
 }

@@ -1,8 +1,10 @@
 //! Logging and the record of panics. Writes to stderr: journald takes it from there, with levels.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicU64, Ordering};
+use terok_proto::Fault;
 use tracing_subscriber::EnvFilter;
 
 /// How to log.
@@ -50,8 +52,18 @@ pub fn init(logging: &Logging) {
     }));
 }
 
-/// Id of the last panic on this thread, under which the log holds its backtrace. A guard that catches a panic
-/// runs on the thread that panicked.
-pub fn last_panic_id() -> String {
-    LAST_PANIC.with_borrow(Clone::clone)
+/// What a panic costs whoever waits for the work: one fault, and an id under which the log holds message and backtrace.
+/// To be called on the thread that panicked, as a guard that catches the panic is.
+pub fn panicked(what: &str, panic: &(dyn Any + Send)) -> Fault {
+    let message = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned());
+    let id = LAST_PANIC.with_borrow(Clone::clone);
+    tracing::error!(error_id = %id, what, panic = %message, "work panicked");
+    Fault::internal(format!(
+        "an internal error occurred; the log has it under {id}"
+    ))
+    .with("error_id", id)
 }

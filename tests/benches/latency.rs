@@ -4,7 +4,7 @@ use crate::{Measurement, Samples, millis, world};
 use serde_json::json;
 use std::process::Stdio;
 use std::time::Instant;
-use terok_tests::programs;
+use terok_tests::{World, programs};
 
 pub(crate) fn measure() -> Vec<Measurement> {
     let mut out = Vec::new();
@@ -50,19 +50,7 @@ pub(crate) fn measure() -> Vec<Measurement> {
         "ms",
         1_000.0,
     ));
-    let program = programs::terokctl();
-    let listed = Samples::take(100, || {
-        let mut command = world.command(&program);
-        command
-            .args(["--no-autostart", "project", "list"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
-        let begin = Instant::now();
-        let status = command.status().expect("terokctl runs");
-        let took = begin.elapsed();
-        assert!(status.success(), "{status}");
-        took
-    });
+    let listed = listed(&world, 100);
     out.push(Measurement::figure(
         "terokctl_list_1000_p50",
         millis(listed.p50()),
@@ -72,18 +60,7 @@ pub(crate) fn measure() -> Vec<Measurement> {
     drop(daemon);
     let world = crate::world(10);
     let _daemon = world.start();
-    let listed = Samples::take(200, || {
-        let mut command = world.command(&program);
-        command
-            .args(["--no-autostart", "project", "list"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
-        let begin = Instant::now();
-        let status = command.status().expect("terokctl runs");
-        let took = begin.elapsed();
-        assert!(status.success(), "{status}");
-        took
-    });
+    let listed = self::listed(&world, 200);
     out.push(Measurement::at_most(
         "terokctl_list_p50",
         millis(listed.p50()),
@@ -96,4 +73,21 @@ pub(crate) fn measure() -> Vec<Measurement> {
         "ms",
     ));
     out
+}
+
+/// `terokctl project list` as a whole process.
+fn listed(world: &World, n: usize) -> Samples {
+    let program = programs::terokctl();
+    Samples::take(n, || {
+        let mut command = world.command(&program);
+        command
+            .args(["--no-autostart", "project", "list"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        let begin = Instant::now();
+        let status = command.status().expect("terokctl runs");
+        let took = begin.elapsed();
+        assert!(status.success(), "{status}");
+        took
+    })
 }

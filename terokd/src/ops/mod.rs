@@ -27,7 +27,6 @@ use id::Ids;
 use journal::{Journal, Wanted, not_found, rfc3339};
 use live::Live;
 use serde_json::Value;
-use std::any::Any;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -334,19 +333,4 @@ fn interrupted() -> Fault {
         "the daemon stopped before the operation finished",
     )
     .hint("start it again")
-}
-
-/// What a panic of some work costs: a fault, and an id under which the log holds message and backtrace. To be called
-/// on the thread that panicked.
-fn panicked(what: &str, panic: &(dyn Any + Send)) -> Fault {
-    let message = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    let message = message
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_default();
-    let id = crate::telemetry::last_panic_id();
-    tracing::error!(error_id = %id, what, panic = %message, "work panicked");
-    Fault::internal(format!(
-        "an internal error occurred; the log has it under {id}"
-    ))
-    .with("error_id", id)
 }

@@ -3,8 +3,8 @@
 //! Owns the answers that may still be asked for, bounded in number and in bytes. They live in memory: a restart of
 //! the daemon forgets them.
 
-use super::panicked;
 use crate::tasks::Tasks;
+use crate::telemetry::panicked;
 use futures_util::FutureExt;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};

@@ -1,8 +1,9 @@
 //! Starting an operation and seeing it through.
 
 use super::live::{Live, OpCx};
-use super::{Inner, OpSpec, Ops, Resumable, ended, interrupted, panicked};
+use super::{Inner, OpSpec, Ops, Resumable, ended, interrupted};
 use crate::crash;
+use crate::telemetry::panicked;
 use futures_util::FutureExt;
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};

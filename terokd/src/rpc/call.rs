@@ -3,12 +3,12 @@
 
 use crate::daemon::Daemon;
 use crate::ops::{OpCx, OpSpec};
+use crate::telemetry::panicked;
 use futures_util::FutureExt;
 use jsonrpsee::core::server::{Extensions, Methods, RpcModule};
 use jsonrpsee::types::{ErrorObjectOwned, Params};
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
-use std::any::Any;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -341,20 +341,4 @@ where
 pub fn to_wire(fault: &Fault) -> ErrorObjectOwned {
     let object = fault.to_object();
     ErrorObjectOwned::owned(object.code, object.message, object.data)
-}
-
-/// What a panic of a handler costs: one answer, and an id under which the log holds the message. The backtrace is
-/// logged under the same id by the hook that [`crate::telemetry`] installs.
-pub fn panicked(what: &str, panic: &(dyn Any + Send)) -> Fault {
-    let message = panic
-        .downcast_ref::<&str>()
-        .map(|s| (*s).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no message".to_owned());
-    let id = crate::telemetry::last_panic_id();
-    tracing::error!(error_id = %id, what, panic = %message, "a handler panicked");
-    Fault::internal(format!(
-        "an internal error occurred; the log has it under {id}"
-    ))
-    .with("error_id", id)
 }
