@@ -1,5 +1,6 @@
 //! The OpenRPC 1.3 document, generated from the method table.
 
+use crate::error::Kind;
 use crate::method::{Access, COMMON_ERRORS, MethodInfo};
 use schemars::generate::SchemaSettings;
 use schemars::{Schema, SchemaGenerator};
@@ -73,6 +74,7 @@ fn describe(method: &MethodInfo, params: &Value, result: Value) -> Value {
     let errors: Vec<Value> = method
         .errors
         .iter()
+        .chain(request_id_errors(method))
         .chain(COMMON_ERRORS)
         .map(|kind| json!({"code": kind.code(), "message": kind.name(), "data": {"kind": kind.name()}}))
         .collect();
@@ -90,6 +92,17 @@ fn describe(method: &MethodInfo, params: &Value, result: Value) -> Value {
             "params": example.into_iter().map(|(name, value)| json!({"name": name, "value": value})).collect::<Vec<_>>(),
         }],
     })
+}
+
+/// What a `request_id` can do wrong, unless the method lists it anyway.
+fn request_id_errors(method: &MethodInfo) -> &'static [Kind] {
+    const KINDS: &[Kind] = &[Kind::InvalidArgument];
+    let takes = matches!(method.access, Access::Mutate | Access::Operation);
+    if takes && !method.errors.contains(&Kind::InvalidArgument) {
+        KINDS
+    } else {
+        &[]
+    }
 }
 
 /// Parameters that every method of an access class takes, by name only.

@@ -3,7 +3,7 @@
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use tokio::net::UnixListener;
@@ -164,7 +164,13 @@ fn lock(socket: &Path) -> Result<Flock<File>, Busy> {
 
 /// Binds, after a file that nobody answers at is out of the way.
 fn fresh(path: &Path) -> Result<std::os::unix::net::UnixListener, Busy> {
-    if path.symlink_metadata().is_ok() {
+    if let Ok(meta) = path.symlink_metadata() {
+        if !meta.file_type().is_socket() {
+            return Err(Busy::Unsafe {
+                path: path.to_owned(),
+                reason: "is there and is no socket".to_owned(),
+            });
+        }
         match UnixStream::connect(path) {
             Ok(_) => {
                 return Err(Busy::AlreadyRunning(
