@@ -92,6 +92,18 @@ fn exit_codes_tell_what_happened() {
     );
     let pid = Pid::from_raw(desk.daemon_pid().unwrap());
     kill(pid, Signal::SIGSTOP).unwrap();
+    eventually("every thread stands still", || {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+        let mut states =
+            tasks.map(|t| fs::read_to_string(t.path().join("stat")).unwrap_or_default());
+        states
+            .all(|s| {
+                s.rsplit(')')
+                    .next()
+                    .is_some_and(|rest| rest.starts_with(" T"))
+            })
+            .then_some(())
+    });
     desk.fails(&["--timeout", "1", "daemon", "status"], 75);
     kill(pid, Signal::SIGCONT).unwrap();
     desk.ok(&["daemon", "stop"]);

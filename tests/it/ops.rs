@@ -116,7 +116,7 @@ fn the_same_request_id_replays() {
     daemon.fails(
         "derive_project",
         json!({"source_id": "beta", "new_id": "delta", "request_id": too_long}),
-        "invalid_params",
+        "invalid_argument",
     );
 }
 
