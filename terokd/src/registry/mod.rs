@@ -21,7 +21,8 @@ pub use snapshot::{ProjectEntry, Snapshot};
 use crate::events::Bus;
 use crate::tasks::Tasks;
 use locks::Locks;
-use owner::{Eyes, Owner};
+use owner::Owner;
+use reconcile::Reconciler;
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -83,11 +84,10 @@ impl Registry {
         tasks: Tasks,
         max_watches: usize,
     ) -> Result<Self, Fault> {
-        let hints = Arc::new(Hints::default());
-        let mut eyes = Eyes::new(Arc::clone(&env), Arc::clone(&hints), max_watches);
-        let (eyes, first) = tokio::task::spawn_blocking(move || {
-            let first = eyes.first();
-            (eyes, first)
+        let mut reconciler = Reconciler::new(Arc::clone(&env));
+        let (reconciler, first) = tokio::task::spawn_blocking(move || {
+            let first = reconciler.first();
+            (reconciler, first)
         })
         .await
         .map_err(|e| Fault::internal(format!("reading the projects failed: {e}")))?;
@@ -100,11 +100,17 @@ impl Registry {
             current: RwLock::new(Arc::new(first)),
             locks: Locks::default(),
             deleting: Mutex::default(),
-            hints,
+            hints: Arc::new(Hints::default()),
             degraded: AtomicBool::new(false),
         });
         let (requests, receiver) = mpsc::channel(64);
-        let owner = Owner::new(Arc::clone(&shared), bus, tasks.clone(), eyes, max_watches);
+        let owner = Owner::new(
+            Arc::clone(&shared),
+            bus,
+            tasks.clone(),
+            reconciler,
+            max_watches,
+        );
         tasks.spawn("registry", owner.run(receiver));
         Ok(Self { shared, requests })
     }

@@ -1,9 +1,8 @@
-//! The one task that changes the set: it collects hints, looks, makes the difference public, and watches what is new.
+//! The one task that changes the set: it collects hints, looks, makes the difference public, and has what is new
+//! watched.
 
-use super::places::Places;
 use super::reconcile::{Haste, Looked, Reconciler};
-use super::snapshot::Snapshot;
-use super::watch::{Armed, Hints, Watch};
+use super::watch::{Armed, Sentry};
 use super::{Request, Shared};
 use crate::events::{Bus, Draft};
 use crate::tasks::Tasks;
@@ -11,7 +10,6 @@ use serde_json::json;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
-use terok_config::env::Environment;
 use terok_proto::events::EventKind;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -27,27 +25,6 @@ const POLL: Duration = Duration::from_secs(2);
 
 /// After this time a reload takes even files that somebody keeps writing to as they stand.
 const RELOAD_PATIENCE: Duration = Duration::from_millis(900);
-
-/// What looks at the disk, on threads that may block.
-#[derive(Debug)]
-pub(super) struct Eyes {
-    reconciler: Reconciler,
-    watch: Watch,
-}
-
-impl Eyes {
-    pub(super) fn new(env: Arc<Environment>, hints: Arc<Hints>, max_watches: usize) -> Self {
-        Self {
-            reconciler: Reconciler::new(env),
-            watch: Watch::new(hints, max_watches),
-        }
-    }
-
-    /// The state at start.
-    pub(super) fn first(&mut self) -> Snapshot {
-        self.reconciler.first()
-    }
-}
 
 /// What is due when.
 #[derive(Debug, Default)]
@@ -93,8 +70,9 @@ pub(super) struct Owner {
     shared: Arc<Shared>,
     bus: Bus,
     tasks: Tasks,
-    /// Away while they look.
-    eyes: Option<Eyes>,
+    /// Away while it looks at the disk on a thread that may block.
+    reconciler: Option<Reconciler>,
+    sentry: Option<Sentry>,
     max_watches: usize,
     agenda: Agenda,
 }
@@ -104,14 +82,15 @@ impl Owner {
         shared: Arc<Shared>,
         bus: Bus,
         tasks: Tasks,
-        eyes: Eyes,
+        reconciler: Reconciler,
         max_watches: usize,
     ) -> Self {
         Self {
             shared,
             bus,
             tasks,
-            eyes: Some(eyes),
+            reconciler: Some(reconciler),
+            sentry: None,
             max_watches,
             agenda: Agenda::default(),
         }
@@ -120,13 +99,12 @@ impl Owner {
     pub(super) async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         let stop = self.tasks.stopping().clone();
         let hints = Arc::clone(&self.shared.hints);
-        self.arm().await;
-        // What changed while nothing was watched yet.
-        self.agenda.look_at(Instant::now());
+        self.arm();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = hints.heard() => self.agenda.hint(Instant::now()),
+                report = report(&mut self.sentry) => self.take_over(report),
                 request = requests.recv() => match request {
                     None => return,
                     Some(Request::Reload(done)) => {
@@ -140,19 +118,18 @@ impl Owner {
                         if let Some(delay) = looked.again_in {
                             self.agenda.look_at(Instant::now() + delay);
                         }
-                        self.arm_if(looked.changed).await;
+                        self.arm_if(looked.changed);
                     }
                 },
-                () = wait_until(self.agenda.due()) => self.look_after_hints().await,
+                () = wait_until(self.agenda.due()) => self.look_around().await,
             }
         }
     }
 
-    async fn look_after_hints(&mut self) {
+    async fn look_around(&mut self) {
         let now = Instant::now();
         let begun = self.agenda.hint.take().map(|(first, _)| first);
         self.agenda.again = None;
-        self.agenda.poll = None;
         let hurried = self.agenda.waiting.iter().any(|(until, _)| *until <= now);
         let haste = if hurried {
             Haste::Everything
@@ -160,35 +137,45 @@ impl Owner {
             Haste::Settle
         };
         let looked = self.look(haste, begun).await;
-        match looked.again_in {
-            Some(delay) => self.agenda.look_at(Instant::now() + delay),
-            None => self.agenda.answer(),
+        if let Some(delay) = looked.again_in {
+            self.agenda.look_at(Instant::now() + delay);
         }
-        if hurried {
+        if looked.again_in.is_none() || hurried {
             self.agenda.answer();
         }
-        self.arm_if(looked.changed).await;
+        self.arm_if(looked.changed);
+        self.plan_poll();
     }
 
     /// Compares the disk with what is known and makes the difference public.
     async fn look(&mut self, haste: Haste, begun: Option<Instant>) -> Outcome {
+        let Some(mut reconciler) = self.reconciler.take() else {
+            return Outcome::failed();
+        };
         let current = self.shared.snapshot();
         let hints = Arc::clone(&self.shared.hints);
         let begun = begun.map(Instant::into_std);
-        let looked = self
-            .blocking(move |eyes| eyes.reconciler.look(&current, &haste, begun, &hints))
-            .await;
-        let Some(Looked {
+        let looked = tokio::task::spawn_blocking(move || {
+            let looked = reconciler.look(&current, &haste, begun, &hints);
+            (reconciler, looked)
+        });
+        let looked = match looked.await {
+            Ok((reconciler, looked)) => {
+                self.reconciler = Some(reconciler);
+                looked
+            }
+            Err(error) => {
+                // Cannot happen short of a bug: loading guards itself. Start over with an empty memory.
+                tracing::error!(%error, "looking at the projects failed");
+                self.reconciler = Some(Reconciler::new(Arc::clone(&self.shared.env)));
+                return Outcome::failed();
+            }
+        };
+        let Looked {
             next,
             events,
             again_in,
-        }) = looked
-        else {
-            return Outcome {
-                changed: false,
-                again_in: Some(POLL),
-            };
-        };
+        } = looked;
         let changed = next.is_some();
         if let Some(next) = next.map(Arc::new) {
             self.bus.commit(|publisher| {
@@ -205,32 +192,45 @@ impl Owner {
         Outcome { changed, again_in }
     }
 
-    async fn arm_if(&mut self, changed: bool) {
-        let degraded = self.shared.degraded.load(Ordering::Acquire);
-        if self.shared.hints.take_structure() || changed || degraded {
-            self.arm().await;
+    fn arm_if(&mut self, changed: bool) {
+        if self.shared.hints.take_structure() || changed || self.is_degraded() {
+            self.arm();
         }
     }
 
-    /// Watches what matters for the state in force.
-    async fn arm(&mut self) {
-        let current = self.shared.snapshot();
-        let armed = self
-            .blocking(move |eyes| {
-                let armed = eyes.watch.arm(Places::of(&current));
-                (armed, eyes.watch.degraded())
-            })
-            .await;
-        let Some((Armed { added, warning }, degraded)) = armed else {
+    /// Has everything watched that matters for the state in force.
+    fn arm(&mut self) {
+        if self.sentry.is_none() {
+            self.sentry = Sentry::start(Arc::clone(&self.shared.hints), self.max_watches);
+        }
+        match &mut self.sentry {
+            Some(sentry) => sentry.arm(&self.shared.snapshot()),
+            None => self.shared.degraded.store(true, Ordering::Release),
+        }
+        self.plan_poll();
+    }
+
+    /// Takes note of what is watched now.
+    fn take_over(&mut self, report: Option<(Armed, bool)>) {
+        let Some((armed, wanted)) = report else {
+            // Its thread died, and every watch with it.
+            self.sentry = None;
+            self.shared.hints.lose_all();
+            self.shared.degraded.store(true, Ordering::Release);
+            self.agenda.look_at(Instant::now() + POLL);
             return;
         };
-        self.shared.degraded.store(degraded, Ordering::Release);
-        let now = Instant::now();
-        if added {
-            self.agenda.look_at(now);
+        self.shared
+            .degraded
+            .store(armed.degraded, Ordering::Release);
+        if armed.added {
+            self.agenda.look_at(Instant::now());
         }
-        self.agenda.poll = degraded.then(|| now + POLL);
-        if let Some(warning) = warning {
+        if wanted || armed.raced {
+            self.arm();
+        }
+        self.plan_poll();
+        if let Some(warning) = armed.warning {
             tracing::warn!("{warning}");
             let data = json!({"kind": "watch_degraded", "message": warning});
             self.bus
@@ -238,31 +238,21 @@ impl Owner {
         }
     }
 
-    async fn blocking<T: Send + 'static>(
-        &mut self,
-        look: impl FnOnce(&mut Eyes) -> T + Send + 'static,
-    ) -> Option<T> {
-        let mut eyes = self.eyes.take()?;
-        let looked = tokio::task::spawn_blocking(move || {
-            let looked = look(&mut eyes);
-            (eyes, looked)
-        });
-        match looked.await {
-            Ok((eyes, looked)) => {
-                self.eyes = Some(eyes);
-                Some(looked)
-            }
-            Err(error) => {
-                // Cannot happen short of a bug: loading guards itself. Start over with an empty memory.
-                tracing::error!(%error, "looking at the projects failed");
-                let (env, hints) = (&self.shared.env, &self.shared.hints);
-                let eyes = Eyes::new(Arc::clone(env), Arc::clone(hints), self.max_watches);
-                self.eyes = Some(eyes);
-                self.shared.hints.lose_all();
-                self.agenda.look_at(Instant::now() + POLL);
-                None
-            }
-        }
+    /// Where hints are missing, files are compared from time to time.
+    fn plan_poll(&mut self) {
+        let unheard = self.is_degraded() || self.sentry.as_ref().is_none_or(Sentry::is_busy);
+        self.agenda.poll = unheard.then(|| Instant::now() + POLL);
+    }
+
+    fn is_degraded(&self) -> bool {
+        self.shared.degraded.load(Ordering::Acquire)
+    }
+}
+
+async fn report(sentry: &mut Option<Sentry>) -> Option<(Armed, bool)> {
+    match sentry {
+        Some(sentry) => sentry.report().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -270,6 +260,15 @@ impl Owner {
 struct Outcome {
     changed: bool,
     again_in: Option<Duration>,
+}
+
+impl Outcome {
+    fn failed() -> Self {
+        Self {
+            changed: false,
+            again_in: Some(POLL),
+        }
+    }
 }
 
 async fn wait_until(due: Option<Instant>) {

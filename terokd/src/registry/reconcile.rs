@@ -241,7 +241,10 @@ impl Reconciler {
                 read.push(load);
             }
         }
-        self.coarse = coarse(&read);
+        for load in &read {
+            self.coarse.remove(&*load.dir_name);
+        }
+        self.coarse.extend(coarse(&read));
         if !self.coarse.is_empty() {
             settling.look_again(COARSE);
         }
@@ -259,6 +262,7 @@ impl Reconciler {
                 loads.insert(name.clone(), load.clone());
             }
         }
+        self.coarse.retain(|name| loads.contains_key(name));
         loads
     }
 

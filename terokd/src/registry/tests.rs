@@ -225,6 +225,17 @@ async fn global_settings_reach_every_project_and_a_bad_key_resets_nothing() {
 }
 
 impl World {
+    /// One event of that kind for each of `p000` to `p199`, in whatever order their files settled.
+    async fn expect_each(&mut self, kind: EventKind) {
+        let mut open: HashSet<String> = (0..200).map(|n| format!("p{n:03}")).collect();
+        while !open.is_empty() {
+            let event = self.next().await;
+            let project = event.event.project_id.as_deref().unwrap_or_default();
+            assert_eq!(event.event.kind, kind, "{}", event.raw);
+            assert!(open.remove(project), "twice or never there: {}", event.raw);
+        }
+    }
+
     async fn expect_config(&mut self) {
         assert_eq!(self.next().await.event.kind, EventKind::ConfigChanged);
     }
@@ -243,17 +254,15 @@ async fn reload_is_a_barrier_and_many_files_make_one_step() {
             broken: 0
         }
     );
-    for n in 0..200 {
-        world
-            .expect(EventKind::ProjectAdded, &format!("p{n:03}"))
-            .await;
-    }
+    world.expect_each(EventKind::ProjectAdded).await;
     for n in 0..200 {
         put(&world.yml(&format!("p{n:03}")), &branch("all"));
         assert!(n != 199 || world.registry.reload().await.valid == 200);
     }
     assert_eq!(world.field("p000", "default_branch"), "all");
     assert_eq!(world.field("p199", "default_branch"), "all");
+    world.expect_each(EventKind::ProjectChanged).await;
+    assert_eq!(world.bus.seq(), 400, "one for each");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,15 +4,17 @@
 //! the path it was watched under. What becomes of it is heard from itself and from what stands above it.
 
 use super::places::{Names, Places};
+use super::snapshot::Snapshot;
 use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
 use notify::{ErrorKind, Event, RecommendedWatcher, RecursiveMode, Watcher};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
 use std::ops::Bound;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 /// Directories watched at most; beyond that files are compared from time to time.
 pub(super) const MAX_WATCHES: usize = 100_000;
@@ -37,8 +39,8 @@ struct State {
     lost: BTreeSet<PathBuf>,
     /// Hints were lost: any watch may be gone.
     all_lost: bool,
-    /// Files by device and inode that somebody has written to and not closed yet.
-    written: HashMap<(u64, u64), Instant>,
+    /// Files that somebody has written to and not closed yet: which inode each is, and when that was heard.
+    written: HashMap<PathBuf, ((u64, u64), Instant)>,
 }
 
 impl Hints {
@@ -55,8 +57,8 @@ impl Hints {
     /// Somebody has the file open and has begun to write.
     pub(super) fn is_written(&self, dev: u64, inode: u64) -> bool {
         let state = self.state();
-        let last = state.written.get(&(dev, inode));
-        last.is_some_and(|last| last.elapsed() < WRITER)
+        let mut written = state.written.values();
+        written.any(|(id, last)| *id == (dev, inode) && last.elapsed() < WRITER)
     }
 
     /// Takes every watch for gone.
@@ -67,6 +69,20 @@ impl Hints {
     /// Whether watches may have to be set anew since the last time this was asked.
     pub(super) fn take_structure(&self) -> bool {
         std::mem::take(&mut self.state().structure)
+    }
+
+    /// Paths that are heard of, directories without links; those of whole directories end in `project.yml`.
+    #[cfg(test)]
+    pub(super) fn places(&self) -> Vec<PathBuf> {
+        let state = self.state();
+        let dirs = state.watched.iter().filter_map(|(dir, names)| {
+            let real = std::fs::canonicalize(dir).ok()?;
+            Some(match names {
+                Names::All => vec![real.join("project.yml")],
+                Names::These(names) => names.iter().map(|name| real.join(name)).collect(),
+            })
+        });
+        dirs.flatten().collect()
     }
 
     #[cfg(test)]
@@ -104,8 +120,7 @@ impl State {
             EventKind::Access(AccessKind::Close(AccessMode::Write)) => event
                 .paths
                 .iter()
-                .filter_map(|path| inode(path))
-                .any(|file| self.written.remove(&file).is_some()),
+                .any(|path| self.written.remove(path).is_some()),
             // Reading is not changing; most of it is our own.
             EventKind::Access(_) => false,
             EventKind::Modify(ModifyKind::Data(_)) => {
@@ -121,6 +136,7 @@ impl State {
             _ => {
                 let mut relevant = false;
                 for path in &event.paths {
+                    self.written.remove(path);
                     let watched = self.watched_at_or_below(path);
                     if watched {
                         self.lost.insert(path.clone());
@@ -141,13 +157,23 @@ impl State {
     }
 
     fn note_writing(&mut self, paths: &[PathBuf]) {
-        self.written.retain(|_, last| last.elapsed() < WRITER);
-        let files = paths
-            .iter()
-            .filter(|path| path.extension().is_some_and(|extension| extension == "yml"))
-            .filter_map(|path| inode(path));
+        let now = Instant::now();
         self.written
-            .extend(files.map(|file| (file, Instant::now())));
+            .retain(|_, (_, last)| now.duration_since(*last) < WRITER);
+        for path in paths {
+            if path.extension().is_none_or(|extension| extension != "yml") {
+                continue;
+            }
+            // Asking for the inode at every single write would make a fast writer the slower one.
+            match self.written.get_mut(path) {
+                Some((_, last)) => *last = now,
+                None => {
+                    if let Some(inode) = inode(path) {
+                        self.written.insert(path.clone(), (inode, now));
+                    }
+                }
+            }
+        }
     }
 
     /// The path is a watched directory, or a name that matters in one.
@@ -190,6 +216,10 @@ pub(super) struct Watch {
 pub(super) struct Armed {
     /// What happened before these watches has not been heard: look again.
     pub(super) added: bool,
+    /// A directory went away just then, and may be back: plan again.
+    pub(super) raced: bool,
+    /// Not everything is watched.
+    pub(super) degraded: bool,
     /// Watching begins to be incomplete.
     pub(super) warning: Option<String>,
 }
@@ -203,11 +233,6 @@ impl Watch {
             degraded: false,
             limit,
         }
-    }
-
-    /// Not everything can be watched: files have to be compared from time to time.
-    pub(super) fn degraded(&self) -> bool {
-        self.degraded
     }
 
     /// Watches these places and nothing else.
@@ -230,13 +255,15 @@ impl Watch {
             .into_iter()
             .map(|(path, (_, names))| (path, names))
             .collect();
-        let (added, failure) = self.watch(ids);
+        let mut armed = Armed::default();
+        let failure = self.watch(ids, &mut armed);
         let was = std::mem::replace(&mut self.degraded, failure.is_some());
         Armed {
-            added,
+            degraded: self.degraded,
             warning: failure.filter(|_| !was).map(|reason| {
                 format!("cannot watch all files ({reason}): comparing them every two seconds")
             }),
+            ..armed
         }
     }
 
@@ -266,41 +293,118 @@ impl Watch {
         }
     }
 
-    fn watch(&mut self, wanted: Vec<(PathBuf, (u64, u64))>) -> (bool, Option<String>) {
-        if self.watcher.is_none() {
-            let hints = Arc::clone(&self.hints);
-            match notify::recommended_watcher(move |event| hints.hear(event)) {
-                Ok(watcher) => self.watcher = Some(watcher),
-                Err(error) => return (false, Some(error.to_string())),
-            }
-        }
-        let (mut added, mut failure) = (false, None);
+    fn watch(&mut self, wanted: Vec<(PathBuf, (u64, u64))>, armed: &mut Armed) -> Option<String> {
+        let hints = Arc::clone(&self.hints);
+        let watcher = match &mut self.watcher {
+            Some(watcher) => watcher,
+            none => match notify::recommended_watcher(move |event| hints.hear(event)) {
+                Ok(watcher) => none.insert(watcher),
+                Err(error) => return Some(error.to_string()),
+            },
+        };
+        let mut failure = None;
         for (path, id) in wanted {
             if self.armed.contains_key(&path) {
                 continue;
             }
             if self.armed.len() >= self.limit {
-                let limit = self.limit;
-                failure = Some(format!("there are more than {limit} directories"));
-                break;
+                return Some(format!("there are more than {} directories", self.limit));
             }
-            let Some(watcher) = &mut self.watcher else {
-                break;
-            };
             match watcher.watch(&path, RecursiveMode::NonRecursive) {
                 Ok(()) => {
-                    added = true;
+                    armed.added = true;
                     self.armed.insert(path, id);
                 }
-                Err(error) if matches!(error.kind, ErrorKind::MaxFilesWatch) => {
-                    failure = Some("the limit fs.inotify.max_user_watches is reached".to_owned());
-                    break;
-                }
-                // It went away in between, which is heard from above it, or nobody can look into it anyway.
-                Err(_) if std::fs::read_dir(&path).is_err() => {}
-                Err(error) => failure = Some(error.to_string()),
+                Err(error) => match refusal(&error) {
+                    Refusal::Gone => armed.raced = true,
+                    Refusal::Full => {
+                        let limit = "the limit fs.inotify.max_user_watches is reached";
+                        return Some(limit.to_owned());
+                    }
+                    // Nobody can look into it, so nothing in it counts; its mode is heard from above.
+                    Refusal::Closed if std::fs::read_dir(&path).is_err() => {}
+                    Refusal::Closed | Refusal::Other => failure = Some(error.to_string()),
+                },
             }
         }
-        (added, failure)
+        failure
+    }
+}
+
+/// Why a directory cannot be watched.
+enum Refusal {
+    Gone,
+    Full,
+    Closed,
+    Other,
+}
+
+fn refusal(error: &notify::Error) -> Refusal {
+    match &error.kind {
+        ErrorKind::MaxFilesWatch => Refusal::Full,
+        ErrorKind::PathNotFound => Refusal::Gone,
+        ErrorKind::Io(error) => match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Refusal::Gone,
+            io::ErrorKind::PermissionDenied => Refusal::Closed,
+            _ => Refusal::Other,
+        },
+        _ => Refusal::Other,
+    }
+}
+
+/// Sets watches on a thread of its own: while files change without end the kernel's queue comes first, and whoever
+/// waits for a new watch waits for long.
+#[derive(Debug)]
+pub(super) struct Sentry {
+    orders: std::sync::mpsc::Sender<Arc<Snapshot>>,
+    reports: mpsc::Receiver<Armed>,
+    /// An order is being carried out.
+    busy: bool,
+    /// Another one is to follow.
+    wanted: bool,
+}
+
+impl Sentry {
+    /// Begins without any watch; none if the system has no thread to spare.
+    pub(super) fn start(hints: Arc<Hints>, max_watches: usize) -> Option<Self> {
+        let (orders, work) = std::sync::mpsc::channel::<Arc<Snapshot>>();
+        let (report, reports) = mpsc::channel(1);
+        let thread = std::thread::Builder::new().name("watches".to_owned());
+        let started = thread.spawn(move || {
+            let mut watch = Watch::new(hints, max_watches);
+            // Ends with its owner.
+            while let Ok(snapshot) = work.recv() {
+                let armed = watch.arm(Places::of(&snapshot));
+                if report.blocking_send(armed).is_err() {
+                    return;
+                }
+            }
+        });
+        started.ok().map(|_| Self {
+            orders,
+            reports,
+            busy: false,
+            wanted: false,
+        })
+    }
+
+    /// Orders the watches that state needs, now or once the present order is carried out.
+    pub(super) fn arm(&mut self, snapshot: &Arc<Snapshot>) {
+        self.wanted = self.busy;
+        if !self.busy {
+            self.busy = self.orders.send(Arc::clone(snapshot)).is_ok();
+        }
+    }
+
+    /// Watches are being set: until then something may change unheard.
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy
+    }
+
+    /// What became of an order, and whether another one is wanted. None if the thread has died.
+    pub(super) async fn report(&mut self) -> Option<(Armed, bool)> {
+        let armed = self.reports.recv().await?;
+        self.busy = false;
+        Some((armed, std::mem::take(&mut self.wanted)))
     }
 }

@@ -21,6 +21,7 @@ async fn a_directory_made_anew_at_once_is_watched_though_it_may_be_the_same_inod
         world.registry.reload().await;
         world.expect(EventKind::ProjectChanged, "a").await;
         // Nothing but the watch tells of this one.
+        world.registry.reload().await;
         put(&world.yml("a"), &branch(&format!("edit{round}")));
         world.expect(EventKind::ProjectChanged, "a").await;
     }
@@ -52,18 +53,19 @@ async fn every_step_of_a_chain_of_links_is_watched() {
     ];
     let files: Vec<(&str, &str)> = files.iter().map(|(p, t)| (*p, t.as_str())).collect();
     let mut world = World::with(&files).await;
-    std::fs::create_dir_all(world.path("links")).expect("directory");
-    std::fs::create_dir_all(world.path(".config/terok/projects")).expect("directory");
-    symlink(world.path("one"), world.path("links/middle")).expect("link");
-    symlink(
-        "../../../links/middle",
-        world.path(".config/terok/projects/x"),
-    )
-    .expect("link");
+    for dir in ["links", "more", ".config/terok/projects"] {
+        std::fs::create_dir_all(world.path(dir)).expect("directory");
+    }
+    symlink(world.path("one"), world.path("more/last")).expect("link");
+    symlink("../more/last", world.path("links/middle")).expect("link");
+    let project = world.path(".config/terok/projects/x");
+    symlink("../../../links/middle", project).expect("link");
     world.expect(EventKind::ProjectAdded, "x").await;
+    world.hears_of("more/last").await;
+    world.hears_of("one/project.yml").await;
     // As `ln -sfn` does.
-    symlink(world.path("two"), world.path("links/next")).expect("link");
-    std::fs::rename(world.path("links/next"), world.path("links/middle")).expect("rename");
+    symlink(world.path("two"), world.path("more/next")).expect("link");
+    std::fs::rename(world.path("more/next"), world.path("more/last")).expect("rename");
     world.expect(EventKind::ProjectChanged, "x").await;
     assert_eq!(world.field("x", "default_branch"), "two");
     put(&world.path("two/project.yml"), &branch("three"));
@@ -128,13 +130,16 @@ async fn a_reload_ends_though_somebody_keeps_writing() {
     let world = World::with(&[(A, ONLINE)]).await;
     let stop = Arc::new(AtomicBool::new(false));
     let writer = {
-        let (stop, path) = (Arc::clone(&stop), world.yml("b"));
+        let stop = Arc::clone(&stop);
+        // Many files, so that there is no moment at which none of them waits.
+        let paths: Vec<PathBuf> = (0..8).map(|n| world.yml(&format!("b{n}"))).collect();
         std::thread::spawn(move || {
             let mut n = 0;
             while !stop.load(Ordering::Relaxed) {
                 n += 1;
-                put(&path, &branch(&format!("b{n}")));
-                std::thread::yield_now();
+                for path in &paths {
+                    put(path, &branch(&format!("b{n}")));
+                }
             }
         })
     };
@@ -162,4 +167,27 @@ async fn directories_that_do_not_exist_yet_are_waited_for() {
     put(&world.path(".git.d/me"), "[user]\nname = Ada\n");
     let data = world.expect(EventKind::ProjectChanged, "a").await;
     assert_eq!(data["fields"], json!(["human_name"]));
+}
+
+impl World {
+    /// Waits until a change of that path would be heard.
+    async fn hears_of(&self, path: &str) {
+        let path = self.path(path);
+        let real = std::fs::canonicalize(path.parent().expect("a parent")).expect("a directory");
+        let real = real.join(path.file_name().expect("a name"));
+        let deadline = Instant::now() + Duration::from_secs(20);
+        // Watches are known by the path that led to them, whichever that is.
+        while !self.watched_paths().iter().any(|known| *known == real) {
+            assert!(
+                Instant::now() < deadline,
+                "{} is not watched",
+                real.display()
+            );
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn watched_paths(&self) -> Vec<PathBuf> {
+        self.registry.shared.hints.places()
+    }
 }
