@@ -177,7 +177,7 @@ impl World {
         let real = real.join(path.file_name().expect("a name"));
         let deadline = Instant::now() + Duration::from_secs(20);
         // Watches are known by the path that led to them, whichever that is.
-        while !self.watched_paths().iter().any(|known| *known == real) {
+        while !self.watched_paths().contains(&real) {
             assert!(
                 Instant::now() < deadline,
                 "{} is not watched",
