@@ -14,6 +14,14 @@ type Verdict = Option<Vec<String>>;
 
 const AGREED: Verdict = Some(Vec::new());
 
+/// Records that the specification overrules; ARCHITECTURE.md says why. One that agrees again has to leave this list.
+const DEVIATIONS: [(&str, &str); 2] = [
+    // A bad key costs its own section, not the valid ones beside it.
+    ("paths", "cfg-invalid-elsewhere-paths-still-raw"),
+    // A selection is validated before it is written, and `true` is no agent.
+    ("set_project_image_agents", "value-true-like"),
+];
+
 fn records(name: &str) -> Vec<Value> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("vectors/{name}.json"));
     let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
@@ -27,9 +35,17 @@ fn records(name: &str) -> Vec<Value> {
 fn replay(name: &str, judge: impl Fn(&Value, &Value) -> Verdict) {
     let (mut failed, mut judged) = (Vec::new(), 0);
     for case in records(name) {
+        let kind = name;
         let name = case["name"].as_str().unwrap_or("unnamed").to_owned();
+        let deviates = DEVIATIONS.contains(&(kind, name.as_str()));
         match catch_unwind(AssertUnwindSafe(|| judge(&case["input"], &case["expect"]))) {
             Ok(None) => {}
+            Ok(Some(differences)) if deviates => {
+                judged += 1;
+                if differences.is_empty() {
+                    failed.push(format!("{name} agrees: it is no deviation any more"));
+                }
+            }
             Ok(Some(differences)) => {
                 judged += 1;
                 if !differences.is_empty() {
