@@ -134,7 +134,7 @@ fn a_slow_reader_learns_what_it_missed() {
     let begin = daemon.events(json!({"snapshot": true})).receive()["seq"]
         .as_u64()
         .unwrap();
-    make_events(&daemon, 30_000);
+    make_events(&daemon, 8_000);
     add(&world, "last");
     let (mut told, mut expected, mut lagged) = (0, begin + 1, 0);
     loop {
