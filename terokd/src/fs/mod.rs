@@ -62,11 +62,19 @@ pub fn create_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Fault> {
     }
 }
 
+const TEMPORARY_PREFIX: &str = ".terokd-";
+const TEMPORARY_SUFFIX: &str = ".tmp";
+
+/// Whether a file of that name is one that [`replace`] or [`create_new`] did not live to rename.
+pub fn is_temporary(name: &str) -> bool {
+    name.starts_with(TEMPORARY_PREFIX) && name.ends_with(TEMPORARY_SUFFIX)
+}
+
 /// A file that nobody else can read and that goes away by itself unless it is given a name.
 fn temporary_in(dir: &Path) -> Result<NamedTempFile, Fault> {
     tempfile::Builder::new()
-        .prefix(".terokd-")
-        .suffix(".tmp")
+        .prefix(TEMPORARY_PREFIX)
+        .suffix(TEMPORARY_SUFFIX)
         .permissions(Permissions::from_mode(0o600))
         .tempfile_in(dir)
         .map_err(|e| Fault::io("create a file in", dir, &e))

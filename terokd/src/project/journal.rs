@@ -104,6 +104,20 @@ fn read(path: &Path) -> io::Result<Journal> {
     Ok(journal)
 }
 
+/// Removes what a daemon that died while it wrote a journal left of it. Only for a time when nobody writes one.
+pub(super) fn sweep(paths: &Paths) {
+    for entry in fs::read_dir(dir(paths)).into_iter().flatten().flatten() {
+        if entry
+            .file_name()
+            .to_str()
+            .is_some_and(crate::fs::is_temporary)
+            && let Err(error) = fs::remove_file(entry.path())
+        {
+            tracing::warn!("cannot remove `{}`: {error}", entry.path().display());
+        }
+    }
+}
+
 /// Remembers scopes whose key assignments stay in a vault that could not be opened, for when it can be.
 pub(super) fn remember_leftover(paths: &Paths, scope: &str) -> Result<(), Fault> {
     #[derive(Default, Serialize, Deserialize)]

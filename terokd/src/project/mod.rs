@@ -301,6 +301,7 @@ pub async fn resume_deletions(
     let paths = Arc::clone(&domain.registry.snapshot().paths);
     let ended = blocking(move || {
         derive::clean_derive_leftovers(&paths);
+        journal::sweep(&paths);
         let (journals, problems) = journal::left(&paths);
         for problem in problems {
             tracing::warn!("a journal of a deletion cannot be read: {problem}");
