@@ -3,7 +3,7 @@
 use crate::events::{Bus, Filter};
 use crate::ops::{Ops, Replay};
 use crate::project::Domain;
-use crate::registry::Registry;
+use crate::registry::{Registry, Snapshot};
 use crate::rpc::metrics::{Gauges, Metrics};
 use crate::socket::{self, Bound, Busy, Limits};
 use crate::store::Store;
@@ -323,18 +323,21 @@ impl Daemon {
                 "operations".to_owned(),
             ],
             epoch: self.bus.epoch().to_owned(),
-            warnings: snapshot
-                .global_errors()
-                .map(|p| {
-                    format!(
-                        "{}: {}: {}",
-                        p.path.as_deref().unwrap_or("configuration"),
-                        p.location,
-                        p.message
-                    )
-                })
-                .collect(),
+            warnings: self.warnings(&snapshot),
         }
+    }
+
+    /// What the user should look at.
+    fn warnings(&self, snapshot: &Snapshot) -> Vec<String> {
+        let degraded = self.registry.is_degraded().then(|| {
+            "not all files can be watched: they are compared every two seconds; raise fs.inotify.max_user_watches"
+                .to_owned()
+        });
+        let errors = snapshot.global_errors().map(|p| {
+            let path = p.path.as_deref().unwrap_or("configuration");
+            format!("{path}: {}: {}", p.location, p.message)
+        });
+        degraded.into_iter().chain(errors).collect()
     }
 
     /// What a subscriber's snapshot holds, cut to its filter. Runs while no event can be published.
