@@ -1,5 +1,8 @@
 //! `terokctl` as a program over a real daemon (rpc.md §6).
 
+mod ends;
+mod terminal;
+
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};

@@ -82,7 +82,7 @@ fn bare_repository(world: &World, path: &str) {
 }
 
 /// Files that are large and cannot be compressed, so that archiving takes its time.
-fn make_slow(world: &World) {
+pub(crate) fn make_slow(world: &World) {
     let mut state = 1_u64;
     let noise: Vec<u8> = std::iter::repeat_with(|| {
         state = state
