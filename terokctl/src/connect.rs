@@ -16,7 +16,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use terok_proto::codec::line;
 use terok_proto::error::ErrorObject;
 
@@ -102,6 +102,29 @@ impl Connection {
         deadline: Option<Instant>,
     ) -> Result<String> {
         let id = self.send(method, params, deadline)?;
+        self.answer(id, method, deadline)
+    }
+
+    /// As [`Self::call`] for a call that starts something: the first Ctrl-C waits `grace` for the answer, without which
+    /// nobody could cancel what was started. Answers too whether there was one.
+    pub(crate) fn call_to_start(
+        &mut self,
+        method: &str,
+        params: &str,
+        deadline: Option<Instant>,
+        grace: Duration,
+    ) -> Result<(String, bool)> {
+        let id = self.send(method, params, deadline)?;
+        match self.answer(id, method, deadline) {
+            Err(Failure::Interrupted) => {
+                let answer = self.answer(id, method, Some(Instant::now() + grace));
+                answer.map_or(Err(Failure::Interrupted), |answer| Ok((answer, true)))
+            }
+            outcome => Ok((outcome?, false)),
+        }
+    }
+
+    fn answer(&mut self, id: u64, method: &str, deadline: Option<Instant>) -> Result<String> {
         loop {
             match self.receive(method, deadline)? {
                 Incoming::Notification(item) => self.notifications.push_back(item),

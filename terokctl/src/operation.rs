@@ -49,9 +49,11 @@ pub(crate) fn run(session: &mut Session, method: &str, params: &str) -> Result<S
     let Some(params) = detached(params) else {
         return session.call(method, params);
     };
-    let answer = session.call(method, &params)?;
+    let (answer, interrupted) = session
+        .connection(deadline)?
+        .call_to_start(method, &params, deadline, CANCEL)?;
     match serde_json::from_str::<Detached>(&answer) {
-        Ok(detached) => follow(session, &detached.operation_id, deadline),
+        Ok(detached) => follow_on(session, &detached.operation_id, deadline, interrupted),
         // What takes no time needs no operation.
         Err(_) => Ok(answer),
     }
@@ -70,20 +72,28 @@ fn detached(params: &str) -> Option<String> {
 
 /// Follows an operation to its end. The first Ctrl-C asks the daemon to cancel it, the second one leaves.
 pub(crate) fn follow(session: &mut Session, id: &str, deadline: Option<Instant>) -> Result<String> {
+    follow_on(session, id, deadline, false)
+}
+
+/// As [`follow`], when the first Ctrl-C may have come already.
+fn follow_on(
+    session: &mut Session,
+    id: &str,
+    deadline: Option<Instant>,
+    interrupted: bool,
+) -> Result<String> {
     let params = json!({ "id": id }).to_string();
     let mut line = ProgressLine::new(session.options.quiet);
-    let mut cancelled = false;
+    if interrupted {
+        cancel(session, &params)?;
+    }
+    let mut cancelled = interrupted;
     loop {
         match watch(session, &params, &mut line, deadline) {
             Err(Failure::Interrupted) if !cancelled => {
                 cancelled = true;
                 line.clear();
-                session.note("cancelling; press Ctrl-C again to leave it to the daemon");
-                let limit = Some(Instant::now() + CANCEL);
-                session
-                    .connection(limit)?
-                    .call("operation.cancel", &params, limit)
-                    .map_err(|_| Failure::Interrupted)?;
+                cancel(session, &params)?;
             }
             Err(Failure::Daemon { error, .. })
                 if cancelled && error.kind() == Some(Kind::Cancelled.name()) =>
@@ -99,6 +109,17 @@ pub(crate) fn follow(session: &mut Session, id: &str, deadline: Option<Instant>)
             outcome => return outcome,
         }
     }
+}
+
+/// Asks the daemon to cancel.
+fn cancel(session: &mut Session, params: &str) -> Result<()> {
+    session.note("cancelling; press Ctrl-C again to leave it to the daemon");
+    let limit = Some(Instant::now() + CANCEL);
+    let connection = session.connection(limit)?;
+    connection
+        .call("operation.cancel", params, limit)
+        .map(|_| ())
+        .map_err(|_| Failure::Interrupted)
 }
 
 /// Reads the operation's stream until it is final.

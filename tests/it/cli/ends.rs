@@ -37,6 +37,57 @@ fn an_interrupt_cancels_the_operation_that_is_followed() {
     assert!(desk.0.path("$CONFIG/projects/alpha/project.yml").exists());
 }
 
+/// Stops every thread of the daemon, so that a call stays without an answer until it goes on.
+fn stand_still(pid: Pid) {
+    kill(pid, Signal::SIGSTOP).unwrap();
+    eventually("every thread stands still", || {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+        let mut states =
+            tasks.map(|t| fs::read_to_string(t.path().join("stat")).unwrap_or_default());
+        let stands = |s: String| s.rsplit(')').next().is_some_and(|r| r.starts_with(" T"));
+        states.all(stands).then_some(())
+    });
+}
+
+/// One mask of signals in a process's status.
+fn signals(child: &Child, mask: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(mask));
+    u64::from_str_radix(line.unwrap().trim(), 16).unwrap()
+}
+
+#[test]
+fn an_interrupt_before_the_operation_is_known_cancels_it_too() {
+    let desk = Desk::new(World::with_project("alpha"));
+    crate::lifecycle::make_slow(&desk.0);
+    desk.ok(&["daemon", "start"]);
+    let wanted = json!({"kinds": ["operation.finished"]});
+    let mut events = Events::subscribe(&desk.0.socket(), wanted);
+    let pid = Pid::from_raw(desk.daemon_pid().unwrap());
+    stand_still(pid);
+    let child = desk
+        .command(&["project", "delete", "alpha", "--yes"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let sigint = 1 << (Signal::SIGINT as u64 - 1);
+    eventually("it takes interrupts itself", || {
+        (signals(&child, "SigBlk:") & sigint != 0).then_some(())
+    });
+    interrupt(&child);
+    // It has taken the signal and still waits: the call is on its way, and only its answer tells what to cancel.
+    eventually("the signal is taken", || {
+        (signals(&child, "ShdPnd:") & sigint == 0).then_some(())
+    });
+    kill(pid, Signal::SIGCONT).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{output:?}");
+    let end = events.next_of("operation.finished");
+    assert_eq!(end["data"]["state"], "cancelled", "{end}");
+    assert!(desk.0.path("$CONFIG/projects/alpha/project.yml").exists());
+}
+
 #[test]
 fn a_panicked_host_is_told_to_try_again() {
     let desk = Desk::new(World::with_project("alpha"));
