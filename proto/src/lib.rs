@@ -9,6 +9,7 @@ pub mod config;
 pub mod daemon;
 pub mod error;
 pub mod events;
+pub mod gate;
 pub mod method;
 pub mod methods;
 pub mod openrpc;
@@ -17,6 +18,7 @@ pub mod panic;
 pub mod project;
 pub mod reference;
 pub mod storage;
+pub mod vault;
 pub mod wizard;
 
 pub use error::{Fault, Kind};

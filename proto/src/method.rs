@@ -67,6 +67,14 @@ pub const COMMON_ERRORS: &[Kind] = &[
     Kind::Overloaded,
 ];
 
+/// A Rust identifier without the mark that lets it be a keyword.
+pub(crate) const fn bare(name: &'static str) -> &'static str {
+    match name.as_bytes() {
+        [b'r', b'#', ..] => name.split_at(2).1,
+        _ => name,
+    }
+}
+
 /// Declares methods: documentation, access class, type, wire name, `{required; optional}` parameters, result, errors, example.
 macro_rules! methods {
     ($(
@@ -93,8 +101,8 @@ macro_rules! methods {
                     errors: &[$($crate::error::Kind::$kind),*],
                     example: $example,
                     params: &[
-                        $( $crate::method::Param { name: stringify!($r), doc: concat!($($rdoc),*).trim_ascii(), required: true }, )*
-                        $( $crate::method::Param { name: stringify!($o), doc: concat!($($odoc),*).trim_ascii(), required: false }, )*
+                        $( $crate::method::Param { name: $crate::method::bare(stringify!($r)), doc: concat!($($rdoc),*).trim_ascii(), required: true }, )*
+                        $( $crate::method::Param { name: $crate::method::bare(stringify!($o)), doc: concat!($($odoc),*).trim_ascii(), required: false }, )*
                     ],
                     params_schema: |g| g.subschema_for::<$ty>(),
                     result_schema: |g| g.subschema_for::<$res>(),

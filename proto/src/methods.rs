@@ -3,11 +3,13 @@
 
 use crate::config::{Problem, ProjectConfig, ResolvedConfig, Scope};
 use crate::daemon::{DaemonPaths, DaemonStatus, Object, PanicStatus, ProjectCounts};
+use crate::gate as g;
 use crate::method::methods;
 use crate::ops::{Operation, OperationState};
 use crate::panic::PanicResult;
 use crate::project as p;
 use crate::storage as s;
+use crate::vault as v;
 use crate::wizard::{Question, QuestionRef, ValidatedAnswer, WizardValues};
 use serde_json::{Map, Value};
 
@@ -367,17 +369,17 @@ methods! {
         rebuild_stale: bool
     } -> Object, [InvalidProjectId, ProjectNotFound, InvalidConfig, PodmanUnavailable], r#"{"project_id": "orion"}"#;
 
-    /// Mints an SSH key for a project
+    /// Answers the project's SSH key, minting one if it has none
     Mutate ProjectProvisionSshKey "project.provision_ssh_key" {
         /// Project id
         project_id: String;
         /// `ed25519` or `rsa`
         key_type: String,
-        /// Comment of the key
+        /// Comment of an additional key
         comment: String,
-        /// Make it the project's only key
+        /// Make a new key the project's only one
         force: bool
-    } -> Object, [InvalidProjectId, ProjectNotFound, InvalidConfig, InvalidArgument, VaultUnreachable], r#"{"project_id": "orion"}"#;
+    } -> p::SshInitResult, [InvalidProjectId, ProjectNotFound, InvalidConfig, InvalidArgument, InvalidScope, UnsafeComment, ProjectBusy, VaultLocked, VaultWrongPassphrase, VaultTierFailed, VaultPlaintextDb, VaultSchemaNewer, Panicked, StorageError], r#"{"project_id": "orion"}"#;
 
     /// Binds a key of the vault to a project
     Mutate ProjectRegisterSshKey "project.register_ssh_key" {
@@ -385,27 +387,218 @@ methods! {
         project_id: String,
         /// Number of the key
         key_id: i64;
-    } -> (), [InvalidProjectId, ProjectNotFound, InvalidConfig, VaultUnreachable], r#"{"project_id": "orion", "key_id": 1}"#;
+    } -> (), [InvalidProjectId, ProjectNotFound, InvalidConfig, InvalidScope, KeyNotFound, VaultLocked, VaultWrongPassphrase, VaultTierFailed, VaultPlaintextDb, VaultSchemaNewer, Panicked, StorageError], r#"{"project_id": "orion", "key_id": 1}"#;
 
     /// Waits until upstream accepts the project's key
     Mutate ProjectPauseForSshKeyRegistrationIfNeeded "project.pause_for_ssh_key_registration_if_needed" {
         /// Project id
         project_id: String;
-        /// How long to wait
+        /// How long to wait; by default until the key works
         timeout_ms: u64
-    } -> Object, [InvalidProjectId, ProjectNotFound, InvalidConfig, VaultUnreachable], r#"{"project_id": "orion"}"#;
+    } -> v::KeyRegistration, [InvalidProjectId, ProjectNotFound, InvalidConfig, GitMissing, VaultLocked, VaultWrongPassphrase, VaultTierFailed, VaultPlaintextDb, VaultSchemaNewer, Panicked, StorageError], r#"{"project_id": "orion", "timeout_ms": 0}"#;
 
-    /// Brings the project's gate up to date with upstream
+    /// Ends a wait for the registration of the project's key
+    Mutate ProjectConfirmSshKeyRegistration "project.confirm_ssh_key_registration" {
+        /// Project id
+        project_id: String;
+    } -> (), [InvalidProjectId, ProjectNotFound, InvalidConfig], r#"{"project_id": "orion"}"#;
+
+    /// Asks upstream whether it accepts the project's key now
+    Read ProjectCheckSshKey "project.check_ssh_key" {
+        /// Project id
+        project_id: String;
+    } -> v::CheckedKey, [InvalidProjectId, ProjectNotFound, InvalidConfig, InvalidArgument, UpstreamUnreachable, UpstreamAuthFailed, HostKeyChanged, GateAuthNotConfigured, GitMissing, InvalidUrl, VaultLocked, VaultWrongPassphrase, VaultTierFailed, VaultPlaintextDb, VaultSchemaNewer, Panicked, StorageError], r#"{"project_id": "orion"}"#;
+
+    /// Lists the keys that a project may use
+    Read ProjectSshListKeys "project.ssh.list_keys" {
+        /// Project id
+        project_id: String;
+    } -> Vec<v::SshKeyRow>, [InvalidProjectId, ProjectNotFound, InvalidConfig, InvalidScope, VaultLocked, VaultWrongPassphrase, VaultTierFailed, VaultPlaintextDb, VaultSchemaNewer, Panicked, StorageError], r#"{"project_id": "orion"}"#;
+
+    /// Tells where the vault stands; never fails because it is locked
+    Read VaultGetStatus "vault.status" {;} -> v::VaultStatus, [], "{}";
+
+    /// Sets the vault up for the first time
+    Mutate VaultProvision "vault.provision" {;
+        /// `session-file`, `systemd-creds`, `keyring` or `config`; by default the best that works
+        tier: v::PassphraseSource,
+        /// Passphrase; by default one is made up
+        passphrase: v::Secret
+    } -> v::VaultStatus, [AlreadyExists, InvalidArgument, VaultTierFailed, Panicked, StorageError], "{}";
+
+    /// Opens the vault, from its tiers or with a passphrase that is then kept for the session
+    Mutate VaultUnlock "vault.unlock" {;
+        /// Passphrase
+        passphrase: v::Secret
+    } -> v::VaultStatus, [VaultLocked, VaultWrongPassphrase, VaultTierFailed, VaultPlaintextDb, VaultSchemaNewer, InvalidArgument, Panicked, StorageError], "{}";
+
+    /// Closes the vault until somebody unlocks it or the daemon restarts
+    Mutate VaultLock "vault.lock" {;
+        /// Destroy every stored copy of the passphrase too
+        forget: bool,
+        /// Really
+        confirm: bool
+    } -> v::LockResult, [ConfirmationRequired, VaultTierFailed, StorageError], "{}";
+
+    /// Seals the passphrase with systemd-creds
+    Mutate VaultSeal "vault.seal" {;
+        /// `auto`, `host`, `tpm` or `tpm+host`
+        key: String
+    } -> v::VaultStatus, [VaultLocked, VaultTierFailed, InvalidArgument, Panicked, StorageError], "{}";
+
+    /// Moves the passphrase into the desktop's keyring
+    Mutate VaultToKeyring "vault.to_keyring" {;} -> v::VaultStatus, [VaultLocked, VaultTierFailed, Panicked, StorageError], "{}";
+
+    /// Notes that the user has written the passphrase down
+    Mutate VaultAcknowledgeRecovery "vault.acknowledge_recovery" {;} -> v::VaultStatus, [StorageError], "{}";
+
+    /// Lists the public halves of all keys
+    Read VaultListSshKeys "vault.list_ssh_keys" {;} -> Vec<v::SshKeyRow>, [VaultLocked, VaultWrongPassphrase, VaultTierFailed, VaultPlaintextDb, VaultSchemaNewer, Panicked, StorageError], "{}";
+
+    /// Stores a private key
+    Mutate VaultImportSshKey "vault.import_ssh_key" {;
+        /// File in OpenSSH format
+        path: String,
+        /// Text in OpenSSH format
+        private_key: v::Secret,
+        /// Public half to compare with
+        public_key: String,
+        /// Passphrase of the key
+        passphrase: v::Secret,
+        /// Comment; by default that of the public key
+        comment: String,
+        /// Bind it to this project
+        project_id: String
+    } -> v::ImportResult, [InvalidArgument, InvalidProjectId, ProjectNotFound, InvalidScope, UnsafeComment, KeyPasswordProtected, KeyMismatch, VaultLocked, VaultWrongPassphrase, VaultTierFailed, VaultPlaintextDb, VaultSchemaNewer, Panicked, StorageError],
+        r#"{"path": "/home/ada/.ssh/id_ed25519"}"#;
+
+    /// Answers the public half of one key
+    Read VaultExportSshKey "vault.export_ssh_key" {
+        /// Number of the key
+        key_id: i64;
+    } -> v::SshKeyRow, [KeyNotFound, VaultLocked, VaultWrongPassphrase, VaultTierFailed, VaultPlaintextDb, VaultSchemaNewer, Panicked, StorageError], r#"{"key_id": 1}"#;
+
+    /// Takes a key from a project, or from all; a key that nobody has left is removed
+    Mutate VaultRemoveSshKey "vault.remove_ssh_key" {
+        /// Number of the key
+        key_id: i64;
+        /// Only from this project
+        project_id: String
+    } -> v::RemovedKey, [InvalidProjectId, InvalidScope, KeyNotFound, VaultLocked, VaultWrongPassphrase, VaultTierFailed, VaultPlaintextDb, VaultSchemaNewer, Panicked, StorageError], r#"{"key_id": 1}"#;
+
+    /// Brings the project's gate up to date with upstream; work that only the gate has is never lost
     Operation ProjectGateSync "project.gate.sync" {
         /// Project id
         project_id: String;
         /// Only these branches
         branches: Vec<String>,
-        /// Begin anew
+        /// Build the gate anew
         force_reinit: bool,
         /// Use the user's own SSH keys
         use_personal_ssh: bool
-    } -> Object, [InvalidProjectId, ProjectNotFound, InvalidConfig, GateUnreachable], r#"{"project_id": "orion"}"#;
+    } -> g::GateSyncResult, [InvalidProjectId, ProjectNotFound, InvalidConfig, InvalidArgument, GateDisabled, GateConflict, GateCorrupt, GateBusy, GateUnsupportedObjectFormat, StorageError, Panicked, Cancelled, UpstreamUnreachable, UpstreamAuthFailed, HostKeyChanged, GateAuthNotConfigured, GitMissing, InvalidUrl], r#"{"project_id": "orion"}"#;
+
+    /// Brings branches of an existing gate up to date
+    Operation ProjectGateSyncBranches "project.gate.sync_branches" {
+        /// Project id
+        project_id: String;
+        /// Only these branches
+        branches: Vec<String>
+    } -> g::BranchSyncResult, [InvalidProjectId, ProjectNotFound, InvalidConfig, InvalidArgument, GateDisabled, GateConflict, GateCorrupt, GateBusy, GateUnsupportedObjectFormat, StorageError, Panicked, Cancelled, UpstreamUnreachable, UpstreamAuthFailed, HostKeyChanged, GateAuthNotConfigured, GitMissing, InvalidUrl], r#"{"project_id": "orion", "branches": ["main"]}"#;
+
+    /// Asks upstream how current the gate is
+    Read ProjectGateCompareVsUpstream "project.gate.compare_vs_upstream" {
+        /// Project id
+        project_id: String;
+        /// Branch; by default the project's, else upstream's
+        branch: String
+    } -> g::GateStalenessInfo, [InvalidProjectId, ProjectNotFound, InvalidConfig, InvalidArgument], r#"{"project_id": "orion"}"#;
+
+    /// Answers the last commit of the gate's default branch
+    Read ProjectGateLastCommit "project.gate.last_commit" {
+        /// Project id
+        project_id: String;
+    } -> Option<p::CommitInfo>, [InvalidProjectId, ProjectNotFound, InvalidConfig], r#"{"project_id": "orion"}"#;
+
+    /// Tells what is known of the gate
+    Read ProjectGateGetStatus "project.gate.status" {
+        /// Project id
+        project_id: String;
+    } -> g::GateStatus, [InvalidProjectId, ProjectNotFound, InvalidConfig], r#"{"project_id": "orion"}"#;
+
+    /// Lists changes of upstream's that wait for a human
+    Read ProjectGatePending "project.gate.pending" {
+        /// Project id
+        project_id: String;
+    } -> Vec<g::PendingOp>, [InvalidProjectId, ProjectNotFound, InvalidConfig, GateMissing, GateCorrupt], r#"{"project_id": "orion"}"#;
+
+    /// Applies confirmed changes of upstream's; every old head is kept
+    Mutate ProjectGateApplyPending "project.gate.apply_pending" {
+        /// Project id
+        project_id: String,
+        /// What is confirmed
+        ops: Vec<g::ConfirmedOp>;
+    } -> g::ApplyPendingResult, [InvalidProjectId, ProjectNotFound, InvalidConfig, InvalidArgument, GateMissing, GateCorrupt, GateBusy, Panicked, StorageError],
+        r#"{"project_id": "orion", "ops": [{"branch": "main", "gate_sha": "8f1f8dc31ee6b4a1d6a7e2c8ad8c0e5d6a1f0c9b"}]}"#;
+
+    /// Lists the heads that were replaced and are kept, newest first
+    Read ProjectGateBackups "project.gate.backups" {
+        /// Project id
+        project_id: String;
+    } -> Vec<g::GateBackup>, [InvalidProjectId, ProjectNotFound, InvalidConfig, GateMissing, GateCorrupt], r#"{"project_id": "orion"}"#;
+
+    /// Moves a branch to a kept head
+    Mutate ProjectGateRestoreBackup "project.gate.restore_backup" {
+        /// Project id
+        project_id: String,
+        /// Full name of the backup ref
+        r#ref: String;
+    } -> g::MovedBranch, [InvalidProjectId, ProjectNotFound, InvalidConfig, BackupNotFound, GateMissing, GateCorrupt, GateBusy, BranchMoved, Panicked, StorageError],
+        r#"{"project_id": "orion", "ref": "refs/terok/backup/main/20260301T120000Z-8f1f8dc31ee6"}"#;
+
+    /// Removes kept heads that are older than the retention
+    Mutate ProjectGatePruneBackups "project.gate.prune_backups" {
+        /// Project id
+        project_id: String;
+        /// Instead of the retention
+        older_than_days: u64
+    } -> g::PrunedBackups, [InvalidProjectId, ProjectNotFound, InvalidConfig, GateMissing, GateCorrupt, GateBusy, Panicked, StorageError], r#"{"project_id": "orion"}"#;
+
+    /// Lists what the gate holds that upstream does not
+    Read ProjectGateReview "project.gate.review" {
+        /// Project id
+        project_id: String;
+        /// Only this branch
+        branch: String
+    } -> Vec<g::ReviewRow>, [InvalidProjectId, ProjectNotFound, InvalidConfig, InvalidArgument, GateMissing, GateCorrupt, GateBusy], r#"{"project_id": "orion"}"#;
+
+    /// Pushes a reviewed branch of the gate to upstream; only creates and fast-forwards
+    Operation ProjectGatePromote "project.gate.promote" {
+        /// Project id
+        project_id: String,
+        /// Branch of the gate
+        branch: String;
+        /// Branch of upstream; by default the same
+        upstream_branch: String,
+        /// Commit that was reviewed
+        expect_commit: String
+    } -> g::PromoteResult, [InvalidProjectId, ProjectNotFound, InvalidConfig, InvalidArgument, BranchMoved, PushRejected, GateMissing, GateCorrupt, GateBusy, Panicked, Cancelled, StorageError, UpstreamUnreachable, UpstreamAuthFailed, HostKeyChanged, GateAuthNotConfigured, GitMissing, InvalidUrl],
+        r#"{"project_id": "orion", "branch": "agent/fix"}"#;
+
+    /// Tells what the gate server is doing
+    Read GateServerGetStatus "gate_server.status" {;} -> g::GateServerStatus, [], "{}";
+
+    /// Tells how each gate is polled
+    Read PollingGetStatus "polling.status" {;
+        /// Only the gate of this project
+        project_id: String
+    } -> Vec<g::PollState>, [InvalidProjectId, ProjectNotFound, InvalidConfig], "{}";
+
+    /// Polls now
+    Operation PollingPollNow "polling.poll_now" {;
+        /// Only the gate of this project
+        project_id: String
+    } -> Vec<g::GateStalenessInfo>, [InvalidProjectId, ProjectNotFound, InvalidConfig, Panicked, Cancelled], "{}";
 
     /// Tells what the daemon is doing
     Read DaemonGetStatus "daemon.status" {;} -> DaemonStatus, [], "{}";

@@ -282,7 +282,7 @@ pub struct AgentProvider {
 }
 
 /// A freshly bound SSH key (`project.provision_ssh_key`), as `summarize_ssh_init` takes it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SshInitResult {
     /// Number in the vault.
     pub key_id: i64,
@@ -294,4 +294,16 @@ pub struct SshInitResult {
     pub comment: String,
     /// The line for the forge's deploy-key page.
     pub public_line: String,
+    /// The key was minted by this call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<bool>,
+    /// Upstream is reached over SSH, so the key has to be registered there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needs_registration: Option<bool>,
+    /// Page of a well-known forge where it is registered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deploy_key_url: Option<String>,
+    /// The same for humans.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
 }

@@ -32,6 +32,7 @@ mod tests {
             fingerprint: "SHA256:x".into(),
             comment: "tk-main:orion\u{1b}[2J".into(),
             public_line: "ssh-ed25519 AAAA tk-main:orion".into(),
+            ..SshInitResult::default()
         });
         assert_eq!(
             text,
