@@ -10,6 +10,7 @@ pub mod events;
 pub mod fs;
 pub mod git;
 pub mod ops;
+pub mod polling;
 pub mod project;
 pub mod reference;
 pub mod registry;

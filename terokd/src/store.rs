@@ -16,7 +16,10 @@ use terok_proto::{Fault, Kind};
 use tokio::sync::{Mutex, MutexGuard};
 
 /// Every step of the schema, oldest first. A step that was released never changes.
-const MIGRATIONS: &[&str] = &[include_str!("store/0001_operations.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("store/0001_operations.sql"),
+    include_str!("store/0002_gate_polls.sql"),
+];
 
 /// How long a statement waits for another process, such as a backup.
 const BUSY: Duration = Duration::from_secs(5);

@@ -39,6 +39,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     // The domain: no wire.
     ("agents", &["registry"]),
     ("project", &["crash", "events", "fs", "ops", "registry"]),
+    ("polling", &["events", "registry", "store", "tasks"]),
     ("ops", &["crash", "events", "store", "tasks", "telemetry"]),
     ("registry", &["events", "fs", "git", "tasks"]),
     // The machine: nothing above it.

@@ -9,7 +9,7 @@ mod tests;
 pub mod typed;
 
 pub use layers::{Layer, Layers};
-pub use typed::{GlobalConfig, Secret, TerokdConfig};
+pub use typed::{GlobalConfig, PollingKeys, Secret, TerokdConfig};
 
 use crate::env::Environment;
 use crate::paths::{PathSettings, Paths};

@@ -278,7 +278,7 @@ pub struct TerokdConfig {
     /// `rpc`
     pub rpc: RpcLimits,
     /// `polling`
-    pub polling: Polling,
+    pub polling: PollingKeys,
     /// `gate`
     pub gate: GateKeys,
     /// `gate_server`
@@ -332,7 +332,7 @@ pub struct RpcLimits {
 
 /// `polling`
 #[derive(Clone, Debug, Deserialize)]
-pub struct Polling {
+pub struct PollingKeys {
     /// Upstreams asked at once.
     pub max_concurrent: usize,
     /// Upstreams of one host asked at once.
@@ -345,6 +345,19 @@ pub struct Polling {
     pub poll_online_projects: bool,
     /// Seconds for one look.
     pub timeout_seconds: u64,
+}
+
+impl Default for PollingKeys {
+    fn default() -> Self {
+        Self {
+            max_concurrent: 8,
+            max_per_host: 2,
+            jitter_percent: 15,
+            backoff_max_minutes: 120,
+            poll_online_projects: true,
+            timeout_seconds: 30,
+        }
+    }
 }
 
 /// `gate` of `terokd.yml`

@@ -1,0 +1,455 @@
+//! When each gate is polled: intervals, jitter, back-off, limits per host, hosts that are down, a machine that slept.
+//!
+//! Pure bookkeeping over moments that are passed in; nothing here waits, asks or tells.
+
+use super::entry::{Entry, Outcome, Told, wall_clock};
+use super::memory::Row;
+use super::targets::Target;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use terok_config::global::PollingKeys;
+use terok_proto::daemon::PollingSummary;
+use terok_proto::gate::{GateStalenessInfo, PollState, StalenessErrorKind};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+/// First polls after a start are spread over at most this long.
+const SPREAD: Duration = Duration::from_secs(60);
+
+/// A host with this many connection failures in a row is asked by one gate at a time.
+const BREAKER: u32 = 3;
+
+/// Why upstream could not be asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What kind of failure.
+    pub kind: StalenessErrorKind,
+    /// For humans.
+    pub message: String,
+    /// The server said when to come back.
+    pub retry_after: Option<Duration>,
+}
+
+impl Failure {
+    /// The host itself did not answer.
+    fn is_connection(&self) -> bool {
+        matches!(
+            self.kind,
+            StalenessErrorKind::Unreachable | StalenessErrorKind::Timeout
+        )
+    }
+
+    /// Trying again soon cannot help.
+    fn is_final(&self) -> bool {
+        matches!(
+            self.kind,
+            StalenessErrorKind::AuthFailed | StalenessErrorKind::HostKeyChanged
+        )
+    }
+}
+
+/// A gate that is to be polled now.
+#[derive(Debug)]
+pub(super) struct Due {
+    pub(super) target: Arc<Target>,
+}
+
+/// What follows from an outcome.
+#[derive(Debug, Default)]
+pub(super) struct Settled {
+    pub(super) told: Vec<Told>,
+    pub(super) projects: Vec<String>,
+    pub(super) auto_sync: Option<Vec<String>>,
+    /// To be remembered.
+    pub(super) row: Option<Row>,
+}
+
+/// All gates.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    entries: BTreeMap<PathBuf, Entry>,
+    /// What is remembered of gates that are not on the schedule.
+    remembered: HashMap<PathBuf, Row>,
+    /// Connection failures in a row, by host.
+    hosts: HashMap<String, u32>,
+    limits: PollingKeys,
+    paused: bool,
+    slept: Duration,
+    random: u64,
+}
+
+impl Schedule {
+    pub(super) fn new(remembered: HashMap<PathBuf, Row>, seed: u64, slept: Duration) -> Self {
+        Self {
+            entries: BTreeMap::new(),
+            remembered,
+            hosts: HashMap::new(),
+            limits: PollingKeys::default(),
+            paused: false,
+            slept,
+            random: seed | 1,
+        }
+    }
+
+    /// Takes over targets and limits. A gate whose target is the same keeps its place; a changed one is tried soon.
+    pub(super) fn reconfigure(
+        &mut self,
+        targets: Vec<Arc<Target>>,
+        limits: PollingKeys,
+        now: Instant,
+    ) {
+        self.limits = limits;
+        let mut before = std::mem::take(&mut self.entries);
+        for target in targets {
+            let path = target.gate_path.clone();
+            let entry = match before.remove(&path) {
+                Some(mut entry) if *entry.target == *target => {
+                    entry.target = target;
+                    entry
+                }
+                Some(mut entry) => {
+                    let sooner = entry.target.interval != target.interval;
+                    let asks_elsewhere = entry.target.upstream_url != target.upstream_url;
+                    if asks_elsewhere {
+                        self.hosts.remove(&target.host);
+                    }
+                    entry.row.failures = 0;
+                    entry.target = target;
+                    if !entry.running
+                        && (sooner || asks_elsewhere || entry.row.last_error.is_some())
+                    {
+                        let spread = self.spread(entry.target.interval);
+                        entry.next = Some(entry.next.unwrap_or(now).min(now + spread));
+                    }
+                    entry
+                }
+                None => {
+                    let row = self.remembered.remove(&path).unwrap_or_default();
+                    let spread = self.spread(target.interval);
+                    Entry::new(target, row, now + spread)
+                }
+            };
+            self.entries.insert(path, entry);
+        }
+        // Whoever waits for a gate that left is told by the channel that closes.
+        for (path, entry) in before {
+            self.remembered.insert(path, entry.row);
+        }
+    }
+
+    /// Gates that may be polled now, and when to look again.
+    pub(super) fn take_due(&mut self, now: Instant) -> (Vec<Due>, Option<Instant>) {
+        if self.paused {
+            return (Vec::new(), None);
+        }
+        let mut running: HashMap<String, usize> = HashMap::new();
+        let mut total = 0;
+        for entry in self.entries.values().filter(|entry| entry.running) {
+            *running.entry(entry.target.host.clone()).or_default() += 1;
+            total += 1;
+        }
+        let (mut due, mut next) = (Vec::new(), None);
+        let mut order: Vec<(bool, Instant, PathBuf)> = Vec::new();
+        for (path, entry) in &self.entries {
+            let Some(at) = entry.next.filter(|_| !entry.running) else {
+                continue;
+            };
+            if entry.forced || at <= now {
+                order.push((!entry.forced, at, path.clone()));
+            } else {
+                next = Some(next.map_or(at, |next: Instant| next.min(at)));
+            }
+        }
+        order.sort();
+        for (_, _, path) in order {
+            let Some(entry) = self.entries.get_mut(&path) else {
+                continue;
+            };
+            let host = running.entry(entry.target.host.clone()).or_default();
+            let down = self
+                .hosts
+                .get(&entry.target.host)
+                .is_some_and(|failures| *failures >= BREAKER);
+            let per_host = if down {
+                1
+            } else {
+                self.limits.max_per_host.max(1)
+            };
+            if !entry.forced && (total >= self.limits.max_concurrent.max(1) || *host >= per_host) {
+                // A slot that gets free wakes the scheduler.
+                continue;
+            }
+            entry.running = true;
+            entry.forced = false;
+            entry.next = None;
+            *host += 1;
+            total += 1;
+            due.push(Due {
+                target: Arc::clone(&entry.target),
+            });
+        }
+        (due, next)
+    }
+
+    /// Somebody wants the gate polled at once; false if it is not on the schedule.
+    pub(super) fn force(&mut self, gate: &Path, tell: oneshot::Sender<GateStalenessInfo>) -> bool {
+        if self.paused {
+            return false;
+        }
+        let Some(entry) = self.entries.get_mut(gate) else {
+            return false;
+        };
+        entry.waiting.push(tell);
+        entry.forced |= !entry.running;
+        true
+    }
+
+    /// Takes over what was found about a gate.
+    pub(super) fn settle(&mut self, gate: &Path, outcome: Outcome, now: Instant) -> Settled {
+        let Some(entry) = self.entries.get_mut(gate) else {
+            return Settled::default();
+        };
+        for waiting in entry.waiting.drain(..) {
+            // It may have gone away.
+            let _ = waiting.send(outcome.staleness.clone());
+        }
+        let mut told = entry.note(&outcome);
+        let auto_sync = entry.wants_sync(&outcome, now);
+        let (host, interval, failures) = (
+            entry.target.host.clone(),
+            entry.target.interval,
+            entry.row.failures,
+        );
+        let wait = match &outcome.failure {
+            None => {
+                self.hosts.remove(&host);
+                self.jittered(interval)
+            }
+            Some(failure) => {
+                let wait = self.after_failure(interval, failures, failure);
+                if failure.is_connection() {
+                    let in_a_row = self.hosts.entry(host.clone()).or_default();
+                    *in_a_row += 1;
+                    if *in_a_row >= BREAKER {
+                        self.hold_back(gate, &host, now + wait);
+                    }
+                } else {
+                    // It answered.
+                    self.hosts.remove(&host);
+                }
+                wait
+            }
+        };
+        let next = now + wait;
+        let Some(entry) = self.entries.get_mut(gate) else {
+            return Settled::default();
+        };
+        entry.next = Some(next);
+        if let Some(Told::Failed { next_poll_at, .. }) = &mut told {
+            *next_poll_at = Some(wall_clock(next, now));
+        }
+        Settled {
+            told: told.into_iter().collect(),
+            projects: entry.target.project_ids.clone(),
+            auto_sync,
+            row: Some(entry.row.clone()),
+        }
+    }
+
+    /// The gate's turn is over.
+    pub(super) fn finished(&mut self, gate: &Path, now: Instant) {
+        let interval = match self.entries.get_mut(gate) {
+            Some(entry) => {
+                entry.running = false;
+                // Somebody asked while it was busy with what it found before.
+                entry.forced |= !entry.waiting.is_empty();
+                if entry.next.is_some() {
+                    return;
+                }
+                entry.target.interval
+            }
+            None => return,
+        };
+        // It ended without an answer.
+        let wait = self.jittered(interval);
+        if let Some(entry) = self.entries.get_mut(gate) {
+            entry.next = Some(now + wait);
+        }
+    }
+
+    pub(super) fn auto_synced(&mut self, gate: &Path, succeeded: bool, now: Instant) {
+        let spread = Duration::from_secs(1);
+        if let Some(entry) = self.entries.get_mut(gate) {
+            entry.auto_synced(succeeded);
+            if !succeeded {
+                // What it lacks is looked at again at its usual time.
+                return;
+            }
+            if entry.row.notified_head.is_some() {
+                // Subscribers who heard that it was stale hear soon that it is not.
+                entry.next = Some(now + spread);
+            }
+        }
+    }
+
+    pub(super) fn forget_failures(&mut self, gate: Option<&Path>, now: Instant) {
+        self.hosts.clear();
+        let paths: Vec<PathBuf> = self
+            .entries
+            .iter()
+            .filter(|(path, entry)| {
+                gate.is_none_or(|gate| gate == path.as_path()) && entry.row.failures > 0
+            })
+            .map(|(path, _)| path.clone())
+            .collect();
+        for path in paths {
+            let Some(interval) = self.entries.get(&path).map(|e| e.target.interval) else {
+                continue;
+            };
+            let spread = self.spread(interval).min(Duration::from_secs(5));
+            if let Some(entry) = self.entries.get_mut(&path) {
+                entry.row.failures = 0;
+                if !entry.running {
+                    entry.next = Some(now + spread);
+                }
+            }
+        }
+    }
+
+    pub(super) fn pause(&mut self, paused: bool, now: Instant) {
+        if self.paused && !paused {
+            self.spread_all(now, Duration::ZERO);
+        }
+        self.paused = paused;
+        if paused {
+            for entry in self.entries.values_mut() {
+                entry.waiting.clear();
+                entry.forced = false;
+            }
+        }
+    }
+
+    /// The machine slept: whoever missed a turn has it soon, spread as after a start.
+    pub(super) fn notice_sleep(&mut self, slept: Duration, now: Instant) {
+        let missed = slept.saturating_sub(self.slept);
+        self.slept = slept;
+        if missed > Duration::from_secs(1) {
+            self.spread_all(now, missed);
+        }
+    }
+
+    /// Spreads everybody whose turn came while nobody looked for `missed`; the others' turns come that much sooner.
+    fn spread_all(&mut self, now: Instant, missed: Duration) {
+        let paths: Vec<PathBuf> = self.entries.keys().cloned().collect();
+        for path in paths {
+            let Some(interval) = self.entries.get(&path).map(|e| e.target.interval) else {
+                continue;
+            };
+            let spread = self.spread(interval);
+            let Some(entry) = self.entries.get_mut(&path) else {
+                continue;
+            };
+            let Some(next) = entry.next else { continue };
+            let left = next.saturating_duration_since(now);
+            entry.next = Some(
+                now + if left <= missed {
+                    spread
+                } else {
+                    left - missed
+                },
+            );
+        }
+    }
+
+    pub(super) fn status(&self, gate: Option<&Path>, now: Instant) -> Vec<PollState> {
+        self.entries
+            .iter()
+            .filter(|(path, _)| gate.is_none_or(|gate| gate == path.as_path()))
+            .map(|(_, entry)| {
+                let mut state = entry.state(now);
+                if self.paused {
+                    state.next_poll_at = None;
+                }
+                state
+            })
+            .collect()
+    }
+
+    pub(super) fn summary(&self, now: Instant) -> PollingSummary {
+        let next = self.entries.values().filter_map(|entry| entry.next).min();
+        PollingSummary {
+            projects: self
+                .entries
+                .values()
+                .map(|entry| entry.target.project_ids.len() as u64)
+                .sum(),
+            next_at: next
+                .filter(|_| !self.paused)
+                .map(|next| wall_clock(next, now)),
+        }
+    }
+
+    pub(super) fn last_known(&self, gate: &Path) -> Option<Row> {
+        match self.entries.get(gate) {
+            Some(entry) => Some(entry.row.clone()),
+            None => self.remembered.get(gate).cloned(),
+        }
+    }
+
+    /// Remembers of a gate what did not come from a poll.
+    pub(super) fn amend(&mut self, gate: &Path, change: impl FnOnce(&mut Row)) -> Row {
+        let row = match self.entries.get_mut(gate) {
+            Some(entry) => &mut entry.row,
+            None => self.remembered.entry(gate.to_owned()).or_default(),
+        };
+        change(row);
+        row.clone()
+    }
+
+    pub(super) fn drop_remembered(&mut self, gate: &Path) {
+        self.remembered.remove(gate);
+    }
+
+    /// Others on a host that is down wait for the one that tries it.
+    fn hold_back(&mut self, probe: &Path, host: &str, probe_at: Instant) {
+        for (path, entry) in &mut self.entries {
+            if path != probe && entry.target.host == host && !entry.running && !entry.forced {
+                let after = probe_at + Duration::from_secs(1);
+                entry.next = entry.next.map(|next| next.max(after));
+            }
+        }
+    }
+
+    fn after_failure(&mut self, interval: Duration, failures: u32, failure: &Failure) -> Duration {
+        let cap =
+            Duration::from_secs(self.limits.backoff_max_minutes.saturating_mul(60)).max(interval);
+        let wait = if failure.is_final() {
+            cap
+        } else {
+            interval
+                .saturating_mul(2_u32.saturating_pow(failures.min(16)))
+                .min(cap)
+        };
+        self.jittered(wait)
+            .max(failure.retry_after.unwrap_or_default())
+    }
+
+    fn jittered(&mut self, wait: Duration) -> Duration {
+        let percent = f64::from(self.limits.jitter_percent.min(100)) / 100.0;
+        wait.mul_f64(1.0 + percent * (2.0 * self.fraction() - 1.0))
+    }
+
+    fn spread(&mut self, interval: Duration) -> Duration {
+        interval.min(SPREAD).mul_f64(self.fraction())
+    }
+
+    /// Between 0 and 1. Spreading load needs no better randomness than this (xorshift).
+    fn fraction(&mut self) -> f64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        (self.random >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}

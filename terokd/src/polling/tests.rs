@@ -1,0 +1,433 @@
+//! Days of polling in an instant: the schedule is driven with moments that never come to pass.
+
+use super::entry::Told;
+use super::schedule::Schedule;
+use super::*;
+use proptest::prelude::*;
+use std::collections::{BTreeMap, HashMap};
+use terok_config::global::PollingKeys;
+use terok_proto::gate::{Relation, StalenessErrorKind};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn target(name: &str, host: &str, minutes: u64) -> Target {
+    Target {
+        gate_path: PathBuf::from(format!("/gates/{name}.git")),
+        project_ids: vec![name.to_owned()],
+        upstream_url: format!("https://{host}/{name}.git"),
+        branch: Some("main".to_owned()),
+        host: host.to_owned(),
+        interval: MINUTE * u32::try_from(minutes).expect("minutes"),
+        auto_sync: false,
+        auto_sync_branches: Vec::new(),
+    }
+}
+
+fn staleness(relation: Relation, upstream: &str) -> GateStalenessInfo {
+    GateStalenessInfo {
+        branch: Some("main".to_owned()),
+        gate_head: Some("a".repeat(40)),
+        upstream_head: Some(upstream.to_owned()),
+        is_stale: relation != Relation::Equal,
+        commits_behind: None,
+        commits_ahead: None,
+        last_checked: "2026-03-01T12:00:00Z".to_owned(),
+        error: None,
+        error_kind: None,
+        relation,
+    }
+}
+
+fn found(relation: Relation, upstream: &str) -> Outcome {
+    let changed = match relation {
+        Relation::Behind | Relation::Diverged => {
+            vec![("main".to_owned(), Some(upstream.to_owned()))]
+        }
+        _ => Vec::new(),
+    };
+    Outcome {
+        staleness: staleness(relation, upstream),
+        changed,
+        failure: None,
+    }
+}
+
+fn failed(kind: StalenessErrorKind, retry_after: Option<Duration>) -> Outcome {
+    Outcome {
+        staleness: GateStalenessInfo {
+            error: Some("Could not reach upstream".to_owned()),
+            error_kind: Some(kind),
+            ..staleness(Relation::Unknown, "")
+        },
+        changed: Vec::new(),
+        failure: Some(Failure {
+            kind,
+            message: "no".to_owned(),
+            retry_after,
+        }),
+    }
+}
+
+/// A schedule and the moment it believes in. Every poll takes no time unless a test holds it.
+struct World {
+    schedule: Schedule,
+    now: Instant,
+    start: Instant,
+    polls: BTreeMap<String, Vec<Duration>>,
+    told: Vec<(String, Told)>,
+}
+
+impl World {
+    fn new(targets: Vec<Target>, limits: PollingKeys) -> Self {
+        Self::remembering(targets, limits, HashMap::new())
+    }
+
+    fn remembering(
+        targets: Vec<Target>,
+        limits: PollingKeys,
+        remembered: HashMap<PathBuf, Row>,
+    ) -> Self {
+        let now = Instant::now();
+        let mut schedule = Schedule::new(remembered, 7, Duration::ZERO);
+        let targets = targets.into_iter().map(Arc::new).collect();
+        schedule.reconfigure(targets, limits, now);
+        Self {
+            schedule,
+            now,
+            start: now,
+            polls: BTreeMap::new(),
+            told: Vec::new(),
+        }
+    }
+
+    /// Lives through a stretch of time; `upstream` answers every poll at once.
+    fn live(&mut self, stretch: Duration, mut upstream: impl FnMut(&Target, Duration) -> Outcome) {
+        let end = self.now + stretch;
+        loop {
+            let (due, next) = self.schedule.take_due(self.now);
+            let idle = due.is_empty();
+            for due in due {
+                let at = self.now - self.start;
+                let name = due.target.project_ids.join("+");
+                self.polls.entry(name.clone()).or_default().push(at);
+                let gate = &due.target.gate_path;
+                let settled = self
+                    .schedule
+                    .settle(gate, upstream(&due.target, at), self.now);
+                self.told
+                    .extend(settled.told.into_iter().map(|told| (name.clone(), told)));
+                if let Some(branches) = settled.auto_sync {
+                    self.told
+                        .push((name.clone(), Told::AutoSyncStarted(branches)));
+                    self.schedule.auto_synced(gate, true, self.now);
+                }
+                self.schedule.finished(gate, self.now);
+            }
+            match next {
+                _ if !idle => {}
+                Some(next) if next <= end => self.now = next,
+                _ => {
+                    self.now = end;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn count(&self, name: &str) -> usize {
+        self.polls.get(name).map_or(0, Vec::len)
+    }
+
+    fn stale(&self) -> usize {
+        self.told
+            .iter()
+            .filter(|(_, told)| matches!(told, Told::Stale(_)))
+            .count()
+    }
+}
+
+#[test]
+fn a_day_of_two_hundred_gates() {
+    let targets = (0..200)
+        .map(|n| target(&format!("p{n}"), &format!("h{}", n % 3), 5))
+        .collect();
+    let mut world = World::new(targets, PollingKeys::default());
+    world.live(MINUTE * 5, |_, _| found(Relation::Equal, "b"));
+    assert_eq!(world.polls.len(), 200, "everybody once within one interval");
+    let firsts: Vec<Duration> = world.polls.values().map(|at| at[0]).collect();
+    assert!(
+        firsts.iter().all(|at| *at <= MINUTE),
+        "within the first minute"
+    );
+    let early = firsts.iter().filter(|at| **at < MINUTE / 2).count();
+    assert!(
+        (60..=140).contains(&early),
+        "spread evenly: {early} of 200 in the first half"
+    );
+    world.live(MINUTE * (24 * 60 - 5), |_, _| found(Relation::Equal, "b"));
+    for (name, at) in &world.polls {
+        // 288 intervals of 5 min ± 15 %.
+        assert!((245..=345).contains(&at.len()), "{name}: {}", at.len());
+        for pair in at.windows(2) {
+            let gap = pair[1] - pair[0];
+            assert!(
+                gap >= MINUTE * 5 * 84 / 100 && gap <= MINUTE * 5 * 116 / 100,
+                "{gap:?}"
+            );
+        }
+    }
+    assert!(world.told.is_empty(), "nothing happened");
+}
+
+#[test]
+fn no_more_at_once_than_allowed() {
+    let targets = (0..30)
+        .map(|n| target(&format!("p{n}"), &format!("h{}", n % 5), 5))
+        .collect();
+    let limits = PollingKeys::default();
+    let mut world = World::new(targets, limits);
+    let late = world.now + MINUTE * 2;
+    let (first, _) = world.schedule.take_due(late);
+    assert_eq!(first.len(), 8, "max_concurrent");
+    let mut hosts: HashMap<&str, usize> = HashMap::new();
+    for due in &first {
+        *hosts.entry(due.target.host.as_str()).or_default() += 1;
+    }
+    assert!(hosts.values().all(|n| *n <= 2), "max_per_host: {hosts:?}");
+    assert!(
+        world.schedule.take_due(late).0.is_empty(),
+        "no slot is free"
+    );
+    let gate = first[0].target.gate_path.clone();
+    world
+        .schedule
+        .settle(&gate, found(Relation::Equal, "b"), late);
+    world.schedule.finished(&gate, late);
+    assert_eq!(
+        world.schedule.take_due(late).0.len(),
+        1,
+        "one slot is free again"
+    );
+    // Whoever asks in person is not held up.
+    let waiting = world
+        .schedule
+        .status(None, late)
+        .into_iter()
+        .find(|state| state.next_poll_at.is_some() && state.last_poll_at.is_none())
+        .expect("somebody waits");
+    let (tell, _told) = oneshot::channel();
+    assert!(world.schedule.force(Path::new(&waiting.gate_path), tell));
+    assert_eq!(world.schedule.take_due(late).0.len(), 1, "forced");
+}
+
+#[test]
+fn a_dead_host_is_asked_rarely_and_told_once() {
+    let mut world = World::new(vec![target("a", "h", 5)], PollingKeys::default());
+    world.live(MINUTE * 60, |_, _| {
+        failed(StalenessErrorKind::Unreachable, None)
+    });
+    assert!((2..=6).contains(&world.count("a")), "{}", world.count("a"));
+    assert_eq!(world.told.len(), 1, "the first failure of the streak");
+    world.live(MINUTE * 60, |_, _| {
+        failed(StalenessErrorKind::AuthFailed, None)
+    });
+    assert_eq!(world.told.len(), 2, "and another when the kind changes");
+    // At the cap of two hours from now on.
+    let before = world.count("a");
+    world.live(MINUTE * 60 * 24, |_, _| {
+        failed(StalenessErrorKind::AuthFailed, None)
+    });
+    assert!(
+        (9..=15).contains(&(world.count("a") - before)),
+        "{}",
+        world.count("a")
+    );
+    world.schedule.forget_failures(None, world.now);
+    let before = world.count("a");
+    world.live(MINUTE, |_, _| found(Relation::Equal, "b"));
+    assert_eq!(
+        world.count("a"),
+        before + 1,
+        "tried soon once the cause is cured"
+    );
+}
+
+#[test]
+fn a_host_that_is_down_is_probed_by_one() {
+    let targets = (0..20)
+        .map(|n| target(&format!("p{n}"), "down", 5))
+        .collect();
+    let mut world = World::new(targets, PollingKeys::default());
+    world.live(MINUTE * 60, |_, _| {
+        failed(StalenessErrorKind::Timeout, None)
+    });
+    let attempts: usize = world.polls.values().map(Vec::len).sum();
+    assert!(
+        attempts <= 20,
+        "twenty gates, one dead host, one hour: {attempts} attempts"
+    );
+    // Back again: one success opens the way for all.
+    world.polls.clear();
+    world.live(MINUTE * 60 * 5, |_, _| found(Relation::Equal, "b"));
+    assert_eq!(world.polls.len(), 20);
+}
+
+#[test]
+fn a_server_that_says_when_is_obeyed() {
+    let mut world = World::new(vec![target("a", "h", 5)], PollingKeys::default());
+    let hour = MINUTE * 60;
+    world.live(hour * 2, |_, at| {
+        if at < MINUTE * 2 {
+            failed(StalenessErrorKind::Unreachable, Some(hour))
+        } else {
+            found(Relation::Equal, "b")
+        }
+    });
+    let at = &world.polls["a"];
+    assert!(at[1] - at[0] >= hour, "{at:?}");
+}
+
+#[test]
+fn stale_is_told_once_per_upstream_head() {
+    let mut world = World::new(vec![target("a", "h", 5)], PollingKeys::default());
+    world.live(MINUTE * 60, |_, _| found(Relation::Behind, "b"));
+    assert_eq!(world.stale(), 1);
+    world.live(MINUTE * 60, |_, _| found(Relation::Diverged, "c"));
+    assert_eq!(world.stale(), 2, "upstream moved on");
+    world.live(MINUTE * 60, |_, _| found(Relation::Ahead, "c"));
+    assert_eq!(world.stale(), 2, "a gate that is ahead is not stale");
+    assert!(matches!(world.told.last(), Some((_, Told::Current(_)))));
+    assert_eq!(world.told.len(), 3);
+}
+
+#[test]
+fn a_restart_repeats_no_news() {
+    let mut world = World::new(vec![target("a", "h", 5)], PollingKeys::default());
+    world.live(MINUTE * 30, |_, _| found(Relation::Behind, "b"));
+    let row = world
+        .schedule
+        .last_known(Path::new("/gates/a.git"))
+        .expect("remembered");
+    let remembered = HashMap::from([(PathBuf::from("/gates/a.git"), row)]);
+    let mut again = World::remembering(
+        vec![target("a", "h", 5)],
+        PollingKeys::default(),
+        remembered,
+    );
+    again.live(MINUTE * 30, |_, _| found(Relation::Behind, "b"));
+    assert!(again.told.is_empty(), "{:?}", again.told);
+    again.live(MINUTE * 30, |_, _| found(Relation::Equal, "b"));
+    assert!(matches!(again.told[..], [(_, Told::Current(_))]));
+}
+
+#[test]
+fn auto_sync_cools_down_and_does_not_repeat_itself() {
+    let wants = Target {
+        auto_sync: true,
+        auto_sync_branches: vec!["main".to_owned()],
+        ..target("a", "h", 1)
+    };
+    let mut world = World::new(vec![wants], PollingKeys::default());
+    let syncs = |world: &World| {
+        world
+            .told
+            .iter()
+            .filter(|(_, told)| matches!(told, Told::AutoSyncStarted(_)))
+            .count()
+    };
+    world.live(MINUTE * 60, |_, _| found(Relation::Ahead, "b"));
+    assert_eq!(syncs(&world), 0, "a gate that is ahead needs no sync");
+    world.live(MINUTE * 60, |_, _| Outcome {
+        changed: vec![("other".to_owned(), Some("d".to_owned()))],
+        ..found(Relation::Equal, "b")
+    });
+    assert_eq!(syncs(&world), 0, "another branch");
+    // A rewrite that waits for a human does not make it try for ever.
+    world.live(MINUTE * 60, |_, _| found(Relation::Diverged, "c"));
+    assert_eq!(syncs(&world), 1);
+    // An upstream that never rests is synced every five minutes, not every minute.
+    let mut n = 0;
+    world.live(MINUTE * 60, |_, _| {
+        n += 1;
+        found(Relation::Behind, &format!("head{n}"))
+    });
+    assert!((9..=13).contains(&(syncs(&world) - 1)), "{}", syncs(&world));
+}
+
+#[test]
+fn a_changed_project_takes_effect_at_once() {
+    let mut world = World::new(vec![target("a", "h", 10_000)], PollingKeys::default());
+    world.live(MINUTE * 10, |_, _| found(Relation::Equal, "b"));
+    assert_eq!(world.count("a"), 1);
+    let sooner = vec![Arc::new(target("a", "h", 5))];
+    world
+        .schedule
+        .reconfigure(sooner, PollingKeys::default(), world.now);
+    world.live(MINUTE, |_, _| found(Relation::Equal, "b"));
+    assert_eq!(world.count("a"), 2, "the interval of days is forgotten");
+    world
+        .schedule
+        .reconfigure(Vec::new(), PollingKeys::default(), world.now);
+    world.live(MINUTE * 60, |_, _| found(Relation::Equal, "b"));
+    assert_eq!(world.count("a"), 2, "no longer polled");
+    assert!(world.schedule.status(None, world.now).is_empty());
+}
+
+#[test]
+fn after_a_nap_everybody_has_one_turn() {
+    let targets = (0..10)
+        .map(|n| target(&format!("p{n}"), &format!("h{n}"), 60))
+        .collect();
+    let mut world = World::new(targets, PollingKeys::default());
+    world.live(MINUTE * 10, |_, _| found(Relation::Equal, "b"));
+    world.polls.clear();
+    // Eight hours asleep: the monotonic clock stood still.
+    world.schedule.notice_sleep(MINUTE * 60 * 8, world.now);
+    world.live(MINUTE, |_, _| found(Relation::Equal, "b"));
+    assert_eq!(world.polls.len(), 10);
+    assert!(world.polls.values().all(|at| at.len() == 1), "once each");
+}
+
+#[test]
+fn a_pause_is_a_pause() {
+    let mut world = World::new(vec![target("a", "h", 5)], PollingKeys::default());
+    world.schedule.pause(true, world.now);
+    world.live(MINUTE * 60, |_, _| found(Relation::Equal, "b"));
+    assert_eq!(world.count("a"), 0);
+    let (tell, _told) = oneshot::channel();
+    assert!(!world.schedule.force(Path::new("/gates/a.git"), tell));
+    assert_eq!(world.schedule.status(None, world.now)[0].next_poll_at, None);
+    world.schedule.pause(false, world.now);
+    world.live(MINUTE * 2, |_, _| found(Relation::Equal, "b"));
+    assert_eq!(world.count("a"), 1);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever upstreams do: nobody is forgotten, nobody is asked more often than every interval allows.
+    #[test]
+    fn nobody_starves_and_nobody_is_hammered(answers in proptest::collection::vec(0..5_u8, 1..40)) {
+        let targets = (0..6).map(|n| target(&format!("p{n}"), &format!("h{}", n % 2), 5)).collect();
+        let mut world = World::new(targets, PollingKeys::default());
+        let mut turn = 0;
+        world.live(MINUTE * 60 * 12, |_, _| {
+            turn += 1;
+            match answers[turn % answers.len()] {
+                0 => failed(StalenessErrorKind::Unreachable, None),
+                1 => failed(StalenessErrorKind::AuthFailed, None),
+                2 => found(Relation::Behind, &format!("{turn}")),
+                3 => failed(StalenessErrorKind::Timeout, Some(MINUTE)),
+                _ => found(Relation::Equal, "b"),
+            }
+        });
+        for (name, at) in &world.polls {
+            prop_assert!(at.len() <= 12 * 60 / 4, "{}: {}", name, at.len());
+        }
+        prop_assert_eq!(world.polls.len(), 6);
+        // Once upstream is well, everybody is current within the longest wait.
+        world.polls.clear();
+        world.live(MINUTE * 60 * 6, |_, _| found(Relation::Equal, "b"));
+        prop_assert_eq!(world.polls.len(), 6);
+    }
+}
