@@ -1,0 +1,148 @@
+//! How a caller steers a call that talks to an upstream: cancellation, deadline, limits, progress.
+
+use crate::TransportError;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// How long the parts of one call may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Until a connection stands.
+    pub connect: Duration,
+    /// Asking for refs, as a whole.
+    pub ls_refs: Duration,
+    /// Without a byte from upstream during a transfer.
+    pub inactivity: Duration,
+    /// A transfer, as a whole.
+    pub total: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(15),
+            ls_refs: Duration::from_secs(30),
+            inactivity: Duration::from_secs(120),
+            total: Duration::from_secs(30 * 60),
+        }
+    }
+}
+
+impl Limits {
+    /// What a transfer into an empty gate gets.
+    pub fn first_clone() -> Self {
+        Self {
+            total: Duration::from_secs(6 * 3600),
+            ..Self::default()
+        }
+    }
+}
+
+/// What a call is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Reaching upstream and asking for refs.
+    Connecting,
+    /// Finding out what both sides have.
+    Negotiating,
+    /// Objects arrive.
+    Receiving,
+    /// Deltas are resolved and checked.
+    Resolving,
+    /// Commits go out.
+    Pushing,
+}
+
+/// How far a call is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// What it is doing.
+    pub phase: Phase,
+    /// Objects done in this phase.
+    pub objects: u64,
+    /// Objects in this phase, once known.
+    pub total: Option<u64>,
+    /// Bytes received.
+    pub bytes: u64,
+}
+
+type Report = dyn Fn(Progress) + Send + Sync;
+
+/// The caller's handle on a call. Clones steer the same call.
+#[derive(Clone, Default)]
+pub struct Control {
+    token: CancellationToken,
+    deadline: Option<Instant>,
+    report: Option<Arc<Report>>,
+}
+
+impl Control {
+    /// A call that nobody stops or watches.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Stops when `token` is cancelled.
+    #[must_use]
+    pub fn with_token(mut self, token: CancellationToken) -> Self {
+        self.token = token;
+        self
+    }
+
+    /// Stops at `deadline`, whatever the limits allow.
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Instant) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// Tells `report` how far the call is; it must not block.
+    #[must_use]
+    pub fn with_progress(mut self, report: impl Fn(Progress) + Send + Sync + 'static) -> Self {
+        self.report = Some(Arc::new(report));
+        self
+    }
+
+    /// Stops the call.
+    pub fn cancel(&self) {
+        self.token.cancel();
+    }
+
+    /// Whether somebody stopped the call.
+    pub fn cancelled(&self) -> bool {
+        self.token.is_cancelled()
+    }
+
+    /// When the call has to end.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Fails once the call was stopped or its deadline has passed.
+    pub fn check(&self) -> Result<(), TransportError> {
+        if self.cancelled() {
+            return Err(TransportError::Cancelled);
+        }
+        if self.deadline.is_some_and(|at| at <= Instant::now()) {
+            return Err(TransportError::timeout("the call's deadline passed"));
+        }
+        Ok(())
+    }
+
+    /// Tells the watcher, if there is one.
+    pub fn progress(&self, progress: Progress) {
+        if let Some(report) = &self.report {
+            report(progress);
+        }
+    }
+}
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Control")
+            .field("cancelled", &self.cancelled())
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
+    }
+}

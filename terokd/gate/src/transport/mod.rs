@@ -1,0 +1,118 @@
+//! Talking to upstreams, by gix or by the git program, behind one trait.
+//!
+//! Owns connections, children, limits and the arrival of objects. Moves no ref of the gate: what a fetched id means is
+//! the caller's business.
+
+mod child;
+mod cli;
+mod host_keys;
+mod push;
+mod quarantine;
+mod stderr;
+mod watch;
+
+pub use cli::CliTransport;
+
+use crate::{Control, Limits, PushError, TransportError, Upstream};
+use gix::ObjectId;
+use std::path::Path;
+
+/// A ref as upstream advertised it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RemoteRef {
+    /// Full name.
+    pub name: String,
+    /// What it points at; a tag object for an annotated tag.
+    pub id: ObjectId,
+    /// What the tag object points at in the end.
+    pub peeled: Option<ObjectId>,
+}
+
+/// A host key that ssh met for the first time and pinned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PinnedKey {
+    /// The host as ssh names it: with brackets and a port if that is not 22.
+    pub host: String,
+    /// Algorithm, for example `ssh-ed25519`.
+    pub key_type: String,
+    /// `SHA256:…`
+    pub fingerprint: String,
+}
+
+/// What upstream has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Advertisement {
+    /// Refs that were asked for, sorted by name, without `HEAD`.
+    pub refs: Vec<RemoteRef>,
+    /// Full name of the ref that `HEAD` points at, even if that is unborn; none if it is detached or not told.
+    pub head: Option<String>,
+    /// `refs` is empty because nothing is there: upstream said so, or said nothing twice. A caller that removes what
+    /// upstream has not must see this first.
+    pub empty_confirmed: bool,
+    /// Host keys that this call pinned.
+    pub pinned: Vec<PinnedKey>,
+}
+
+/// What a fetch brought.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FetchReport {
+    /// Objects received.
+    pub objects: u64,
+    /// Bytes received.
+    pub bytes: u64,
+    /// Host keys that this call pinned.
+    pub pinned: Vec<PinnedKey>,
+}
+
+/// A way to talk to upstreams. All calls block and stop within half a second of being cancelled.
+pub trait GitTransport: Send + Sync {
+    /// Asks for refs. A prefix that ends in `/` stands for all refs below it, any other for that ref only; no prefix
+    /// means all. `HEAD`'s target is always told.
+    fn ls_refs(
+        &self,
+        upstream: &Upstream,
+        prefixes: &[&str],
+        limits: &Limits,
+        control: &Control,
+    ) -> Result<Advertisement, TransportError>;
+
+    /// Downloads the objects of `wants` into the repository and moves no ref. They are complete and on disk when it
+    /// returns; when it fails, the repository is as it was.
+    fn fetch(
+        &self,
+        repository: &Path,
+        upstream: &Upstream,
+        wants: &[RemoteRef],
+        limits: &Limits,
+        control: &Control,
+    ) -> Result<FetchReport, TransportError>;
+
+    /// Pushes one commit to the ref `to` (full name) of upstream, which has to be at `lease` or, without one, must not
+    /// exist. Never forces, never runs hooks; always the git program.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "each is one thing that the caller decides"
+    )]
+    fn push(
+        &self,
+        repository: &Path,
+        upstream: &Upstream,
+        commit: ObjectId,
+        to: &str,
+        lease: Option<ObjectId>,
+        limits: &Limits,
+        control: &Control,
+    ) -> Result<(), PushError>;
+}
+
+/// Whether a ref was asked for.
+fn asked_for(name: &str, prefixes: &[&str]) -> bool {
+    prefixes.is_empty()
+        || prefixes.iter().any(|prefix| {
+            if prefix.ends_with('/') {
+                name.starts_with(prefix)
+            } else {
+                name == *prefix
+            }
+        })
+}
