@@ -14,7 +14,7 @@ mod splice;
 mod tests;
 
 pub use project::{Derived, derive_text, set_agents_text};
-pub use scalar::{double_quoted, scalar};
+pub use scalar::{double_quoted, is_no_string, scalar};
 
 pub(crate) use scalar::is_printable;
 

@@ -2,6 +2,7 @@
 //!
 //! Owns parsing and resolution of `image.agents`. The user's text is what is stored; this only reads it.
 
+use crate::edit::is_no_string;
 use crate::roster::Roster;
 use std::collections::BTreeSet;
 use terok_proto::{Fault, Kind};
@@ -49,6 +50,15 @@ pub fn parse(raw: &str) -> Selection {
 /// Parses and resolves a selection against a roster.
 pub fn resolve_text(raw: &str, roster: &Roster) -> Result<Resolved, Fault> {
     resolve(&parse(raw), roster)
+}
+
+/// Fails if a selection cannot be resolved, unless it is text that YAML would not read as a string, such as `true`:
+/// that names nobody and is kept as text.
+pub fn check_text(raw: &str, roster: &Roster) -> Result<(), Fault> {
+    if is_no_string(raw.trim_matches(is_blank)) {
+        return Ok(());
+    }
+    resolve_text(raw, roster).map(drop)
 }
 
 /// The names that a selection stands for. Unknown names are `unknown_agent`, with all available ones.
@@ -202,6 +212,17 @@ mod tests {
         assert!(warned("claude,-claude")[0].contains("nothing"));
         assert!(warned("-all")[0].contains("no effect"));
         assert!(warned("-opencode")[0].contains("blablador, kisski, openrouter"));
+    }
+
+    #[test]
+    fn text_that_is_no_string_to_yaml_names_nobody() {
+        let check = |raw| check_text(raw, &Roster::bundled());
+        for raw in ["true", " Off ", "~", "12", "claude,-vibe", ""] {
+            assert_eq!(check(raw).map_err(|f| f.message), Ok(()), "{raw:?}");
+        }
+        for raw in ["truth", "true,claude", "true,false", "-true", "[true]"] {
+            assert_eq!(check(raw).expect_err(raw).kind, Kind::UnknownAgent);
+        }
     }
 
     #[test]

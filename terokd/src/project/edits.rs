@@ -187,7 +187,7 @@ pub async fn set_image_agents(
     let candidate = locate(domain, id)?;
     let dir = dir_id(&candidate)?;
     let snapshot = domain.registry.snapshot();
-    selection::resolve_text(selection, &snapshot.roster)?;
+    selection::check_text(selection, &snapshot.roster)?;
     let _lock = domain
         .registry
         .lock_write(std::slice::from_ref(&dir))

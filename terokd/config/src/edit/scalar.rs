@@ -70,20 +70,55 @@ fn is_plain(value: &str) -> bool {
 fn is_word(value: &str) -> bool {
     let lower = value.to_ascii_lowercase();
     let lower = lower.strip_prefix('-').unwrap_or(&lower);
+    is_boolean_or_null(lower) || matches!(lower, "inf" | "nan" | "infinity")
+}
+
+fn is_boolean_or_null(lower: &str) -> bool {
     matches!(
         lower,
-        "y" | "n"
-            | "yes"
-            | "no"
-            | "on"
-            | "off"
-            | "true"
-            | "false"
-            | "null"
-            | "inf"
-            | "nan"
-            | "infinity"
+        "y" | "n" | "yes" | "no" | "on" | "off" | "true" | "false" | "null" | "~"
     )
+}
+
+/// Whether bare text is a boolean, null or number to some reader, of version 1.1 or 1.2, whatever the case.
+pub fn is_no_string(text: &str) -> bool {
+    let lower = text.to_ascii_lowercase();
+    let unsigned = lower.strip_prefix(['+', '-']).unwrap_or(&lower);
+    is_boolean_or_null(&lower) || is_number(unsigned) || lower == ".nan"
+}
+
+/// A number of either version without its sign, in lower case.
+fn is_number(text: &str) -> bool {
+    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit() || b == b'_');
+    let of = |text: &str, radix| {
+        text.contains(|c: char| c.is_digit(radix))
+            && text.chars().all(|c| c.is_digit(radix) || c == '_')
+    };
+    for (prefix, radix) in [("0x", 16), ("0o", 8), ("0b", 2)] {
+        if let Some(rest) = text.strip_prefix(prefix) {
+            return of(rest, radix);
+        }
+    }
+    if text == ".inf" {
+        return true;
+    }
+    let (mantissa, exponent) = match text.split_once('e') {
+        Some((mantissa, exponent)) => (mantissa, Some(exponent)),
+        None => (text, None),
+    };
+    let exponent = exponent.map(|e| e.strip_prefix(['+', '-']).unwrap_or(e));
+    let (whole, part) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    // Sexagesimal: `1:30`, and `1:30.5`.
+    let mut groups = whole.split(':');
+    let first = groups.next().unwrap_or_default();
+    let is_group =
+        |group: &str| matches!(group.as_bytes(), [b'0'..=b'9'] | [b'0'..=b'5', b'0'..=b'9']);
+    mantissa.starts_with(|c: char| c.is_ascii_digit() || c == '.')
+        && mantissa.contains(|c: char| c.is_ascii_digit())
+        && digits(first)
+        && groups.all(is_group)
+        && digits(part)
+        && exponent.is_none_or(|e| !e.is_empty() && digits(e))
 }
 
 #[cfg(test)]
@@ -136,6 +171,79 @@ mod tests {
             "a b",
         ] {
             assert!(scalar(quoted).starts_with('"'), "{quoted}");
+        }
+    }
+
+    #[test]
+    fn what_no_reader_takes_for_anything_else_is_a_string() {
+        for other in [
+            "true",
+            "True",
+            "FALSE",
+            "yes",
+            "No",
+            "on",
+            "OFF",
+            "y",
+            "N",
+            "null",
+            "NULL",
+            "~",
+            "0",
+            "12",
+            "-1",
+            "+1",
+            "007",
+            "1_000",
+            "0x1F",
+            "0o17",
+            "0b1010",
+            "1.5",
+            "1.",
+            ".5",
+            "1e3",
+            "1E-3",
+            "-1.5e+3",
+            "1:30",
+            "-190:20:30",
+            "190:20:30.15",
+            ".inf",
+            "-.INF",
+            "+.Inf",
+            ".NaN",
+        ] {
+            assert!(is_no_string(other), "{other}");
+            assert!(scalar(other).starts_with('"'), "{other}");
+        }
+        for string in [
+            "",
+            "claude",
+            "-vibe",
+            "trueish",
+            "not",
+            "-true",
+            "1password",
+            "0xyz",
+            "0x",
+            "1e",
+            "e3",
+            ".",
+            "-",
+            "--1",
+            "1.2.3",
+            "1:60:x",
+            "1,2",
+            "[1]",
+            "{a: 1}",
+            "_1",
+            "inf",
+            "nan",
+            "1:",
+            "0x_",
+            "-.nan",
+            "\u{661}",
+        ] {
+            assert!(!is_no_string(string), "{string}");
         }
     }
 
