@@ -91,13 +91,18 @@ impl Journal {
         self.write("record progress in", query).await
     }
 
+    /// Records what an operation will answer.
+    pub(super) async fn settle(&self, id: &str, result: &Value) -> Result<(), Fault> {
+        let query =
+            sqlx::query("UPDATE operations SET result = ?2 WHERE id = ?1 AND finished_at IS NULL")
+                .bind(id.to_owned())
+                .bind(kept(result));
+        self.write("record the result in", query).await
+    }
+
     /// Records how an operation ended.
     pub(super) async fn finish(&self, operation: &Operation) -> Result<(), Fault> {
-        let result = operation
-            .result
-            .as_ref()
-            .map(Value::to_string)
-            .filter(|result| result.len() <= MAX_RESULT);
+        let result = operation.result.as_ref().and_then(kept);
         let query = sqlx::query(
             "UPDATE operations SET state = ?2, finished_at = ?3, progress = ?4, error = ?5, result = ?6, params = NULL \
              WHERE id = ?1",
@@ -258,6 +263,11 @@ fn operation(row: &SqliteRow) -> sqlx::Result<Operation> {
 fn json<T: DeserializeOwned>(row: &SqliteRow, column: &str) -> sqlx::Result<Option<T>> {
     let text: Option<&str> = row.try_get(column)?;
     Ok(text.and_then(|text| serde_json::from_str(text).ok()))
+}
+
+/// A result as it is stored.
+fn kept(result: &Value) -> Option<String> {
+    Some(result.to_string()).filter(|result| result.len() <= MAX_RESULT)
 }
 
 fn text<T: Serialize>(value: &T) -> Option<String> {

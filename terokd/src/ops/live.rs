@@ -2,9 +2,10 @@
 //!
 //! Lock order: the bus, then the operation. Whoever holds an operation's lock never calls the bus.
 
+use super::journal::Journal;
 use super::updates::{LogLine, Queue, Update};
 use crate::events::{Bus, Draft};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -257,11 +258,12 @@ impl State {
 #[derive(Clone, Debug)]
 pub struct OpCx {
     live: Arc<Live>,
+    journal: Journal,
 }
 
 impl OpCx {
-    pub(super) fn new(live: Arc<Live>) -> Self {
-        Self { live }
+    pub(super) fn new(live: Arc<Live>, journal: Journal) -> Self {
+        Self { live, journal }
     }
 
     /// The operation's id.
@@ -277,6 +279,14 @@ impl OpCx {
     /// Hands a line of output on, made printable and cut to 8 KiB.
     pub fn log(&self, stream: &str, line: &str) {
         self.live.log(stream, line);
+    }
+
+    /// As [`super::Ops::settle`].
+    ///
+    /// # Errors
+    /// `storage_error`: a kill costs the answer.
+    pub async fn settle(&self, result: &Value) -> Result<(), Fault> {
+        self.journal.settle(&self.live.id, result).await
     }
 
     /// Fires when the work shall stop.

@@ -103,7 +103,8 @@ impl State {
 }
 
 impl Ops {
-    /// Opens the record. What the last daemon left unfinished is reported as interrupted, or answered if it goes on.
+    /// Opens the record. What the last daemon left unfinished has succeeded if it was settled; else it is answered if
+    /// it goes on, or reported as interrupted.
     ///
     /// # Errors
     /// `storage_error`.
@@ -116,7 +117,14 @@ impl Ops {
         let ids = Ids::after(journal.greatest_id().await?.as_deref());
         let (mut resumable, mut state) = (Vec::new(), State::default());
         for left in journal.unfinished().await? {
-            if left.resumable {
+            if let Some(result) = left.operation.result.clone() {
+                // It was settled: only the word of it is missing.
+                let end = ended(left.operation, Ok(&result));
+                if let Err(fault) = journal.finish(&end).await {
+                    tracing::warn!(%fault, "the end of an operation is not recorded");
+                    state.keep_unwritten(Arc::new(end));
+                }
+            } else if left.resumable {
                 resumable.push(Resumable {
                     id: left.operation.id.clone(),
                     method: left.operation.method.clone(),
@@ -163,6 +171,15 @@ impl Ops {
             self.inner.lock().keep_unwritten(Arc::new(end));
         }
         written
+    }
+
+    /// Records what an operation will answer, before the last trace of its work goes: from then on a daemon that is
+    /// killed leaves an operation that has succeeded.
+    ///
+    /// # Errors
+    /// `storage_error`: a kill costs the answer.
+    pub async fn settle(&self, id: &str, result: &Value) -> Result<(), Fault> {
+        self.inner.journal.settle(id, result).await
     }
 
     /// How many run.

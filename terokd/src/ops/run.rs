@@ -187,7 +187,7 @@ impl Inner {
         F: FnOnce(OpCx) -> Fut,
         Fut: Future<Output = Result<Value, Fault>>,
     {
-        let cx = OpCx::new(Arc::clone(live));
+        let cx = OpCx::new(Arc::clone(live), self.journal.clone());
         let work = AssertUnwindSafe(async move { work(cx).await }).catch_unwind();
         let store = async |progress| {
             if let Err(fault) = self.journal.progress(&live.id, &progress).await {

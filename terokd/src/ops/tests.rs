@@ -811,6 +811,38 @@ async fn lists_are_bounded() {
     assert_eq!(world.ops.list(Some("beta"), None).await.unwrap(), []);
 }
 
+#[test]
+fn what_is_settled_succeeds_after_a_kill() {
+    let dir = tempfile::tempdir().unwrap();
+    let (dir, id) = killed_after(async || {
+        let (world, _) = daemon(dir).await;
+        let (tell, settled) = oneshot::channel();
+        let started = world
+            .ops
+            .start(resumable(), |cx| async move {
+                cx.settle(&json!({"deleted": 1})).await.unwrap();
+                let _ = tell.send(());
+                pending().await
+            })
+            .await
+            .unwrap();
+        settled.await.unwrap();
+        assert_eq!(world.row(&started.id).await.state, OperationState::Running);
+        (world.dir, started.id)
+    });
+    killed_after(async || {
+        let (world, left) = daemon(dir).await;
+        assert!(left.is_empty(), "{left:?}");
+        let row = world.row(&id).await;
+        assert_eq!(row.state, OperationState::Succeeded);
+        assert_eq!(row.result, Some(json!({"deleted": 1})));
+        assert!(row.finished_at.is_some() && row.error.is_none());
+        // What has an end keeps it.
+        world.ops.settle(&id, &json!("other")).await.unwrap();
+        assert_eq!(world.row(&id).await.result, Some(json!({"deleted": 1})));
+    });
+}
+
 #[tokio::test]
 async fn parameters_are_kept_only_where_they_are_needed() {
     let world = world().await;

@@ -42,6 +42,7 @@ pub const CRASH_POINTS: &[&str] = &[
     "delete.leftovers_recorded",
     "delete.removed_one",
     "delete.removed_all",
+    "delete.result_recorded",
     "delete.journal_removed",
 ];
 
@@ -51,6 +52,8 @@ pub(super) trait Watch {
     fn check(&mut self) -> Result<(), Fault>;
     /// The step that begins.
     fn phase(&mut self, phase: &'static str);
+    /// What will be answered, once all is done and before the journal goes.
+    fn settled(&mut self, result: &DeleteProjectResult);
 }
 
 /// The project's own facts, from its files as they are now.
@@ -140,7 +143,7 @@ pub(super) fn run(
         return Err(fault);
     }
     watch.phase("removing");
-    finish(journal, paths)
+    finish(journal, paths, &mut |_, result| watch.settled(result))
 }
 
 /// Everything up to the rename from which there is no way back.
@@ -209,10 +212,19 @@ fn roll_back(journal: &Journal, paths: &Paths) {
     }
 }
 
+/// Hears of the result of a journal's deletion before the journal goes.
+pub(super) type Settle<'a> = &'a mut dyn FnMut(&Journal, &DeleteProjectResult);
+
 /// Everything after the point of no return; also what a restart does. Can be repeated.
-pub(super) fn finish(mut journal: Journal, paths: &Paths) -> Result<DeleteProjectResult, Fault> {
+pub(super) fn finish(
+    mut journal: Journal,
+    paths: &Paths,
+    settle: Settle<'_>,
+) -> Result<DeleteProjectResult, Fault> {
     crash::point("delete.renamed_config");
-    for step in &mut journal.plan.steps {
+    // Once all is aside, whatever has one of the names is somebody else's.
+    let still_there = journal.phase != Phase::PutAside;
+    for step in journal.plan.steps.iter_mut().filter(|_| still_there) {
         let (Some(path), Action::Remove { identity, aside }) = (&step.path, &step.action) else {
             continue;
         };
@@ -261,6 +273,8 @@ pub(super) fn finish(mut journal: Journal, paths: &Paths) -> Result<DeleteProjec
     let archive = archive.map(|path| path.to_string_lossy().into_owned());
     let result = journal.plan.result(archive, false);
     if complete {
+        settle(&journal, &result);
+        crash::point("delete.result_recorded");
         journal.remove(paths)?;
         crash::point("delete.journal_removed");
     }
@@ -277,7 +291,7 @@ pub(super) enum Recovered {
 }
 
 /// Ends what an earlier daemon began.
-pub(super) fn recover(journal: Journal, paths: &Paths) -> Recovered {
+pub(super) fn recover(journal: Journal, paths: &Paths, settle: Settle<'_>) -> Recovered {
     let is_aside =
         |(_, identity, aside): (&Path, Identity, &Path)| Identity::of(aside).ok() == Some(identity);
     let renamed = match journal.phase {
@@ -286,7 +300,7 @@ pub(super) fn recover(journal: Journal, paths: &Paths) -> Recovered {
         Phase::PutAside => true,
     };
     if renamed {
-        Recovered::Finished(finish(journal, paths))
+        Recovered::Finished(finish(journal, paths, settle))
     } else {
         roll_back(&journal, paths);
         Recovered::RolledBack

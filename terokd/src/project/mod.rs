@@ -249,12 +249,29 @@ impl delete::Watch for Reporting {
             ..Progress::default()
         });
     }
+
+    fn settled(&mut self, result: &DeleteProjectResult) {
+        settle(result, |value| async move { self.0.settle(&value).await });
+    }
+}
+
+/// Records a result from a thread that may block. Without the record only a kill within moments costs the answer.
+fn settle<F>(result: &DeleteProjectResult, record: impl FnOnce(serde_json::Value) -> F)
+where
+    F: Future<Output = Result<(), Fault>>,
+{
+    let recorded = serde_json::to_value(result)
+        .map_err(|error| Fault::internal(format!("cannot serialise the result: {error}")))
+        .and_then(|value| tokio::runtime::Handle::current().block_on(record(value)));
+    if let Err(fault) = recorded {
+        tracing::warn!(%fault, "the result of a deletion is not recorded yet");
+    }
 }
 
 /// Ends what an earlier daemon began: half-made projects go, deletions are finished or undone, and the operations
 /// that asked for them are answered.
 pub async fn resume(domain: &Domain, ops: &Ops, resumable: Vec<Resumable>) {
-    let mut answers = resume_deletions(domain).await;
+    let mut answers = resume_deletions(domain, ops).await;
     for left in resumable {
         let outcome = match answers.remove(&left.id) {
             Some(outcome) => outcome,
@@ -297,8 +314,10 @@ fn unrecorded(domain: &Domain, left: &Resumable) -> Fault {
 /// Finishes or undoes deletions that an earlier daemon began; answers what became of them by operation.
 pub async fn resume_deletions(
     domain: &Domain,
+    ops: &Ops,
 ) -> std::collections::HashMap<String, Result<DeleteProjectResult, Fault>> {
     let paths = Arc::clone(&domain.registry.snapshot().paths);
+    let ops = ops.clone();
     let ended = blocking(move || {
         derive::clean_derive_leftovers(&paths);
         journal::sweep(&paths);
@@ -308,7 +327,13 @@ pub async fn resume_deletions(
         }
         let ended = journals.into_iter().map(|journal| {
             let (project, operation) = (journal.project_id.clone(), journal.operation_id.clone());
-            (project, operation, delete::recover(journal, &paths))
+            let mut settled = |journal: &journal::Journal, result: &DeleteProjectResult| {
+                if let (ops, Some(id)) = (&ops, journal.operation_id.as_deref()) {
+                    settle(result, |value| async move { ops.settle(id, &value).await });
+                }
+            };
+            let recovered = delete::recover(journal, &paths, &mut settled);
+            (project, operation, recovered)
         });
         Ok(ended.collect::<Vec<_>>())
     })

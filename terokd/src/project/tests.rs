@@ -519,6 +519,8 @@ impl delete::Watch for Until {
     }
 
     fn phase(&mut self, _: &'static str) {}
+
+    fn settled(&mut self, _: &DeleteProjectResult) {}
 }
 
 fn prepared(world: &World) -> delete::Prepared {
@@ -578,7 +580,7 @@ async fn a_restart_finishes_or_undoes() {
             let aside = config.with_file_name(format!("demo.deleting-{}", journal.uuid));
             fs::rename(&config, aside).expect("rename");
         }
-        let answers = resume_deletions(&world.domain).await;
+        let answers = resume_deletions(&world.domain, &world.ops).await;
         assert_eq!(answers["op"].is_ok(), renamed);
         assert_eq!(world.path(DEMO.0).exists(), !renamed);
         assert_eq!(world.path(GATE.0).exists(), !renamed);
@@ -610,7 +612,7 @@ async fn deriving_drops_shared_directories_and_copies_on_request() {
     .await;
     let leftover = world.path("$CONFIG/projects/.twin.deriving-00112233445566778899aabbccddeeff");
     fs::create_dir(&leftover).expect("leftover");
-    resume_deletions(&world.domain).await;
+    resume_deletions(&world.domain, &world.ops).await;
     assert!(!leftover.exists());
     let id = ProjectId::parse("demo").expect("id");
     let fault = derive(&world.domain, &id, "twin", DeriveOptions::default())
