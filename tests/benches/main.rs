@@ -4,6 +4,7 @@
 //! Nothing here fails a build: wall-clock limits flake, trends do not.
 
 mod calls;
+mod gates;
 mod idle;
 mod latency;
 
@@ -105,7 +106,7 @@ fn main() -> std::io::Result<()> {
         }
     }
     let mut all = Vec::new();
-    for part in [calls::measure, latency::measure, idle::measure] {
+    for part in [calls::measure, latency::measure, idle::measure, gates::measure] {
         for measurement in part() {
             writeln!(std::io::stdout(), "{}", measurement.line())?;
             all.push(measurement);

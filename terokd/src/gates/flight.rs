@@ -1,0 +1,225 @@
+//! One gate, one piece of work at a time; callers who want the same share one run.
+
+use crate::tasks::Tasks;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use terok_proto::{Fault, Kind};
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+use tokio_util::sync::CancellationToken;
+
+/// Tells runs under one key apart.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+type Run<T> = Shared<BoxFuture<'static, Result<T, Fault>>>;
+
+/// Runs under way, by what was asked.
+#[derive(Debug)]
+pub(super) struct Flights<K, T> {
+    running: Arc<Mutex<HashMap<K, Flight<T>>>>,
+}
+
+#[derive(Debug)]
+struct Flight<T> {
+    run: Run<T>,
+    number: u64,
+    /// Ends the run.
+    stop: CancellationToken,
+    /// Who waits for it; the last one to leave ends it.
+    waiting: usize,
+}
+
+impl<K, T> Clone for Flights<K, T> {
+    fn clone(&self) -> Self {
+        Self {
+            running: Arc::clone(&self.running),
+        }
+    }
+}
+
+impl<K, T> Default for Flights<K, T> {
+    fn default() -> Self {
+        Self {
+            running: Arc::default(),
+        }
+    }
+}
+
+impl<K, T> Flights<K, T>
+where
+    K: Clone + Eq + Hash + Send + 'static,
+    T: Clone + Send + Sync + 'static,
+{
+    /// Joins the run that was asked for with the same key, or begins one in a task of its own.
+    ///
+    /// # Errors
+    /// The run failed, or `withdrawn` came first.
+    pub(super) async fn join<F>(
+        &self,
+        tasks: &Tasks,
+        key: K,
+        withdrawn: impl Future<Output = ()>,
+        begin: impl FnOnce(CancellationToken) -> F,
+    ) -> Result<T, Fault>
+    where
+        F: Future<Output = Result<T, Fault>> + Send + 'static,
+    {
+        let run = {
+            let mut running = self.running();
+            match running.get_mut(&key) {
+                // What somebody is stopping is of no use to others.
+                Some(flight) if !flight.stop.is_cancelled() => {
+                    flight.waiting += 1;
+                    flight.run.clone()
+                }
+                _ => {
+                    let stop = CancellationToken::new();
+                    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+                    let (flights, own) = (self.clone(), key.clone());
+                    let work = begin(stop.clone());
+                    let task = tasks.spawn("gate", async move {
+                        let outcome = work.await;
+                        flights.over(&own, number);
+                        outcome
+                    });
+                    let run = async move {
+                        task.await
+                            .unwrap_or_else(|_| Err(Fault::internal("git work ended in a panic")))
+                    }
+                    .boxed()
+                    .shared();
+                    let flight = Flight {
+                        run: run.clone(),
+                        number,
+                        stop,
+                        waiting: 1,
+                    };
+                    running.insert(key.clone(), flight);
+                    run
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            outcome = run.clone() => outcome,
+            () = withdrawn => {
+                if self.leave(&key, &run) {
+                    // What it had done in time counts.
+                    return run.await;
+                }
+                Err(Fault::new(Kind::Cancelled, "the work was withdrawn; others still wait for it"))
+            }
+        }
+    }
+
+    /// Takes one who waits away; true if nobody is left, so the run was told to stop.
+    fn leave(&self, key: &K, run: &Run<T>) -> bool {
+        let mut running = self.running();
+        let Some(flight) = running.get_mut(key).filter(|flight| flight.run.ptr_eq(run)) else {
+            return true;
+        };
+        flight.waiting = flight.waiting.saturating_sub(1);
+        if flight.waiting == 0 {
+            flight.stop.cancel();
+        }
+        flight.waiting == 0
+    }
+
+    /// The run has ended; one that was begun since then under the same key stays.
+    fn over(&self, key: &K, number: u64) {
+        let mut running = self.running();
+        if running.get(key).is_some_and(|flight| flight.number == number) {
+            running.remove(key);
+        }
+    }
+
+    fn running(&self) -> MutexGuard<'_, HashMap<K, Flight<T>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One lock per gate path. Git work of any kind on one gate happens one after the other; other processes are kept
+/// out by the lock file beside the gate.
+#[derive(Clone, Debug, Default)]
+pub(super) struct GateLocks {
+    locks: Arc<Mutex<HashMap<PathBuf, Arc<AsyncMutex<()>>>>>,
+}
+
+impl GateLocks {
+    /// Waits for the gate.
+    pub(super) async fn lock(&self, gate: &Path) -> OwnedMutexGuard<()> {
+        let lock = {
+            let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+            // Whoever holds or waits for a lock has a clone of it.
+            if locks.len() > 64 {
+                locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+            }
+            Arc::clone(locks.entry(gate.to_owned()).or_default())
+        };
+        lock.lock_owned().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::pending;
+    use std::sync::atomic::AtomicU32;
+    use tokio::sync::Notify;
+
+    #[tokio::test]
+    async fn those_who_want_the_same_share_a_run() {
+        let (flights, tasks) = (Flights::<&str, u32>::default(), Tasks::default());
+        let (runs, go) = (Arc::new(AtomicU32::new(0)), Arc::new(Notify::new()));
+        let ask = || {
+            let (runs, go) = (Arc::clone(&runs), Arc::clone(&go));
+            flights.join(&tasks, "a", pending(), move |_| async move {
+                go.notified().await;
+                Ok(runs.fetch_add(1, Ordering::SeqCst) + 1)
+            })
+        };
+        let (one, two, ()) = tokio::join!(ask(), ask(), async { go.notify_one() });
+        assert_eq!((one.unwrap(), two.unwrap()), (1, 1));
+        go.notify_one();
+        assert_eq!(ask().await.unwrap(), 2, "a later one runs again");
+    }
+
+    #[tokio::test]
+    async fn the_last_to_leave_ends_the_run() {
+        let (flights, tasks) = (Flights::<&str, u32>::default(), Tasks::default());
+        let leave = [Notify::new(), Notify::new()];
+        let begun = AtomicU32::new(0);
+        let ask = |n: usize| {
+            flights.join(&tasks, "a", leave[n].notified(), |stop| {
+                begun.fetch_add(1, Ordering::SeqCst);
+                async move {
+                    stop.cancelled().await;
+                    Err(Fault::new(Kind::Cancelled, "stopped"))
+                }
+            })
+        };
+        let order = async {
+            leave[0].notify_one();
+            leave[1].notify_one();
+        };
+        let (one, two, ()) = tokio::join!(ask(0), ask(1), order);
+        let (one, two) = (one.unwrap_err(), two.unwrap_err());
+        assert_eq!((one.kind, two.kind), (Kind::Cancelled, Kind::Cancelled));
+        assert_eq!((two.message.as_str(), begun.into_inner()), ("stopped", 1));
+        assert!(one.message.contains("others"), "{}", one.message);
+    }
+
+    #[tokio::test]
+    async fn a_gate_is_held_by_one() {
+        let locks = GateLocks::default();
+        let held = locks.lock(Path::new("/a")).await;
+        assert!(locks.lock(Path::new("/a")).now_or_never().is_none());
+        assert!(locks.lock(Path::new("/b")).now_or_never().is_some());
+        drop(held);
+        assert!(locks.lock(Path::new("/a")).now_or_never().is_some());
+    }
+}

@@ -1,0 +1,655 @@
+//! Gates of projects: what a project's configuration asks of its gate, with which keys, and who is told.
+//!
+//! Owns the way from a project to its repository: paths, access, locks, shared runs, events, polling's questions.
+//! What happens inside a repository is `terok-gate`'s; what is served from it is `terok-gate-server`'s.
+
+mod flight;
+mod polls;
+mod spec;
+
+use crate::events::{Bus, Draft};
+use crate::ops::OpCx;
+use crate::polling::{Polling, Target, target_of};
+use crate::registry::{ProjectEntry, Registry};
+use crate::tasks::Tasks;
+use flight::{Flights, GateLocks};
+use serde_json::json;
+use spec::Subject;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use terok_config::env::Environment;
+use terok_config::id::ProjectId;
+use terok_gate::{Control, GitTransport, GixTransport, CliTransport, HostEnv, Limits};
+use terok_proto::events::EventKind;
+use terok_proto::gate::{
+    ApplyPendingResult, BranchSyncResult, ConfirmedOp, GateBackup, GateStalenessInfo, GateStatus,
+    GateSyncResult, MovedBranch, PendingOp, PromoteResult, PrunedBackups, ReviewRow,
+};
+use terok_proto::methods::ProjectGateSync;
+use terok_proto::ops::Progress;
+use terok_proto::project::CommitInfo;
+use terok_proto::{Fault, Kind};
+use terok_vault::Vault;
+use tokio_util::sync::CancellationToken;
+
+/// How long `project.check_ssh_key` waits for upstream.
+const PROBE: Duration = Duration::from_secs(15);
+
+/// What a sync is asked to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct SyncRequest {
+    /// Only these branches; empty means all.
+    pub branches: Vec<String>,
+    /// Build the gate anew.
+    pub force_reinit: bool,
+    /// Use the user's own keys; by default as the project says.
+    pub personal: Option<bool>,
+    /// Nobody waits for it: it must not ask the user anything.
+    pub background: bool,
+}
+
+impl From<ProjectGateSync> for SyncRequest {
+    fn from(params: ProjectGateSync) -> Self {
+        Self {
+            branches: params.branches.unwrap_or_default(),
+            force_reinit: params.force_reinit.unwrap_or(false),
+            personal: params.use_personal_ssh,
+            background: false,
+        }
+    }
+}
+
+/// All gates.
+#[derive(Clone, Debug)]
+pub struct Gates {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    env: Arc<Environment>,
+    registry: Registry,
+    bus: Bus,
+    tasks: Tasks,
+    vault: Vault,
+    host: HostEnv,
+    locks: GateLocks,
+    syncs: Flights<(PathBuf, SyncRequest), GateSyncResult>,
+    /// Set once, by the wiring: polling asks gates, and gates tell polling.
+    polling: OnceLock<Polling>,
+}
+
+impl Gates {
+    /// The gates of all projects.
+    pub fn new(
+        env: Arc<Environment>,
+        registry: Registry,
+        bus: Bus,
+        tasks: Tasks,
+        vault: Vault,
+    ) -> Self {
+        let host = HostEnv::new(env.vars());
+        Self {
+            inner: Arc::new(Inner {
+                env,
+                registry,
+                bus,
+                tasks,
+                vault,
+                host,
+                locks: GateLocks::default(),
+                syncs: Flights::default(),
+                polling: OnceLock::new(),
+            }),
+        }
+    }
+
+    /// Tells polling of what syncs find, from now on.
+    pub fn attach(&self, polling: Polling) {
+        self.inner.polling.set(polling).unwrap_or_default();
+    }
+
+    /// Brings a gate up to date. Callers who want the same of the same gate share one run.
+    ///
+    /// # Errors
+    /// There is no such project, its gate is switched off, contested or broken, or it cannot authenticate. What
+    /// goes wrong on the way to upstream is told in the result.
+    pub async fn sync(
+        &self,
+        cx: &OpCx,
+        id: &ProjectId,
+        request: SyncRequest,
+    ) -> Result<GateSyncResult, Fault> {
+        let progress = cx.clone();
+        let report = move |progress_now| progress.progress(progress_now);
+        self.sync_with(id, request, cx.cancelled(), report).await
+    }
+
+    async fn sync_with(
+        &self,
+        id: &ProjectId,
+        request: SyncRequest,
+        withdrawn: impl Future<Output = ()>,
+        report: impl Fn(Progress) + Send + Sync + 'static,
+    ) -> Result<GateSyncResult, Fault> {
+        self.refuse_while_panicked("syncing a gate")?;
+        let subject = self.subject(id)?.enabled()?;
+        self.refuse_conflicts(&subject)?;
+        if let Some(fault) = subject.snapshot.global.launch_fault() {
+            return Err(fault);
+        }
+        let upstream = self
+            .upstream(&subject, request.personal, request.background)
+            .await?;
+        let (gates, own, gate) = (self.clone(), request.clone(), subject.path.clone());
+        let key = (gate, request);
+        let begin = move |stop| gates.run_sync(subject, upstream, own, stop, report);
+        self.inner
+            .syncs
+            .join(&self.inner.tasks, key, withdrawn, begin)
+            .await
+    }
+
+    async fn run_sync(
+        self,
+        subject: Subject,
+        upstream: Option<Upstream>,
+        request: SyncRequest,
+        stop: CancellationToken,
+        report: impl Fn(Progress) + Send + Sync + 'static,
+    ) -> Result<GateSyncResult, Fault> {
+        let gate = subject.path.clone();
+        let keys = subject.snapshot.global.terokd.gate.clone();
+        let options = SyncOptions {
+            branches: request.branches.clone(),
+            force_reinit: request.force_reinit,
+            auto_apply_lossless: keys.auto_apply_lossless,
+            backup_retention_days: keys.backup_retention_days,
+        };
+        let (spec, transport) = (subject.spec()?, self.transport(&subject));
+        let control = self.control(stop).with_progress(move |at| report(progress_of(at)));
+        let existed = gate.is_dir();
+        let lock = self.inner.locks.lock(&gate).await;
+        let outcome = blocking(move || {
+            let limits = if existed { Limits::default() } else { Limits::first_clone() };
+            terok_gate::sync(&spec, upstream.as_ref(), &*transport, &options, &limits, &control)
+        })
+        .await;
+        drop(lock);
+        self.tell_sync(&subject, &request, &outcome).await;
+        outcome.map(|report| report.result)
+    }
+
+    /// Brings some branches of an existing gate up to date.
+    ///
+    /// # Errors
+    /// As [`Self::sync`].
+    pub async fn sync_branches(
+        &self,
+        cx: &OpCx,
+        id: &ProjectId,
+        branches: Vec<String>,
+    ) -> Result<BranchSyncResult, Fault> {
+        if !self.subject(id)?.enabled()?.path.is_dir() {
+            return Ok(BranchSyncResult {
+                success: false,
+                updated_branches: Vec::new(),
+                errors: vec!["Gate not initialized".to_owned()],
+            });
+        }
+        let request = SyncRequest {
+            branches,
+            ..SyncRequest::default()
+        };
+        let result = self.sync(cx, id, request).await?;
+        Ok(BranchSyncResult {
+            success: result.success,
+            updated_branches: result.updated_branches,
+            errors: result.errors,
+        })
+    }
+
+    /// How current the gate is, asked of upstream now.
+    ///
+    /// # Errors
+    /// There is no such project, or the branch is no branch name.
+    pub async fn compare(
+        &self,
+        id: &ProjectId,
+        branch: Option<String>,
+    ) -> Result<GateStalenessInfo, Fault> {
+        let subject = self.subject(id)?;
+        let (upstream, why) = match self.upstream(&subject, None, false).await {
+            Ok(upstream) => (upstream, None),
+            Err(fault) => (None, Some(fault)),
+        };
+        let (spec, transport) = (subject.spec()?, self.transport(&subject));
+        let control = self.control(CancellationToken::new());
+        blocking(move || {
+            let access = match (&upstream, why) {
+                (_, Some(fault)) => Reach::Refused(fault),
+                (Some(upstream), None) => Reach::Upstream(upstream),
+                (None, None) => Reach::None,
+            };
+            let limits = Limits::default();
+            terok_gate::compare(&spec, access, &*transport, branch.as_deref(), &limits, &control)
+        })
+        .await
+    }
+
+    /// The last commit of the gate's default branch. Asks nobody.
+    ///
+    /// # Errors
+    /// There is no such project, or it is broken.
+    pub async fn last_commit(&self, id: &ProjectId) -> Result<Option<CommitInfo>, Fault> {
+        let spec = self.subject(id)?.spec()?;
+        blocking(move || Ok(terok_gate::last_commit(&spec))).await
+    }
+
+    /// What is known of the gate. Asks nobody.
+    ///
+    /// # Errors
+    /// There is no such project, or it is broken.
+    pub async fn status(&self, id: &ProjectId) -> Result<GateStatus, Fault> {
+        let subject = self.subject(id)?;
+        let polling = self.inner.polling.get();
+        let known = polling.and_then(|polling| polling.last_known(&subject.path));
+        let polled = polling.map(|polling| polling.status(Some(&subject.path)));
+        let next = polled.and_then(|states| states.into_iter().next()?.next_poll_at);
+        let spec = subject.spec()?;
+        let facts = blocking(move || Ok(terok_gate::facts(&spec))).await?;
+        let known = known.unwrap_or_default();
+        Ok(GateStatus {
+            enabled: subject.config.gate_enabled,
+            exists: facts.exists,
+            path: subject.path.to_string_lossy().into_owned(),
+            upstream_url: subject.url()?.map(|url| url.redacted()),
+            staleness: known.staleness,
+            last_polled_at: known.last_poll_at,
+            next_poll_at: next,
+            last_sync_at: known.last_sync_at,
+            last_error: known.last_error.or(known.last_sync_error),
+            refs: facts.heads,
+            size_bytes: facts.size_bytes,
+        })
+    }
+
+    /// Upstream changes that wait for a human.
+    ///
+    /// # Errors
+    /// There is no such project or no gate.
+    pub async fn pending(&self, id: &ProjectId) -> Result<Vec<PendingOp>, Fault> {
+        let spec = self.subject(id)?.spec()?;
+        blocking(move || terok_gate::pending(&spec)).await
+    }
+
+    /// Applies confirmed changes of upstream's.
+    ///
+    /// # Errors
+    /// There is no such project or no gate, or the gate cannot be written.
+    pub async fn apply_pending(
+        &self,
+        id: &ProjectId,
+        ops: Vec<ConfirmedOp>,
+    ) -> Result<ApplyPendingResult, Fault> {
+        self.changing(id, "applying changes to a gate", move |spec| {
+            terok_gate::apply_pending(spec, &ops)
+        })
+        .await
+    }
+
+    /// Heads that were replaced and are kept, newest first.
+    ///
+    /// # Errors
+    /// There is no such project or no gate.
+    pub async fn backups(&self, id: &ProjectId) -> Result<Vec<GateBackup>, Fault> {
+        let spec = self.subject(id)?.spec()?;
+        blocking(move || terok_gate::backups(&spec)).await
+    }
+
+    /// Moves a branch to a kept head.
+    ///
+    /// # Errors
+    /// There is no such backup, or the gate cannot be written.
+    pub async fn restore_backup(
+        &self,
+        id: &ProjectId,
+        reference: String,
+    ) -> Result<MovedBranch, Fault> {
+        self.changing(id, "restoring a backup", move |spec| {
+            terok_gate::restore_backup(spec, &reference)
+        })
+        .await
+    }
+
+    /// Removes kept heads that are older than the retention, or than so many days.
+    ///
+    /// # Errors
+    /// There is no gate, or it cannot be written.
+    pub async fn prune_backups(
+        &self,
+        id: &ProjectId,
+        older_than_days: Option<u64>,
+    ) -> Result<PrunedBackups, Fault> {
+        let keys = self.inner.registry.snapshot().global.terokd.gate.clone();
+        let retention = u64::from(keys.backup_retention_days);
+        let Some(days) = older_than_days.or((retention > 0).then_some(retention)) else {
+            return Ok(PrunedBackups::default());
+        };
+        self.changing(id, "removing backups", move |spec| {
+            terok_gate::prune_backups(spec, days)
+        })
+        .await
+    }
+
+    /// What the gate holds that upstream does not, after a look at upstream if it can be reached.
+    ///
+    /// # Errors
+    /// There is no such project, branch or gate.
+    pub async fn review(
+        &self,
+        id: &ProjectId,
+        branch: Option<String>,
+    ) -> Result<Vec<ReviewRow>, Fault> {
+        let subject = self.subject(id)?;
+        let upstream = self.upstream(&subject, None, false).await.unwrap_or_default();
+        let (spec, transport) = (subject.spec()?, self.transport(&subject));
+        let control = self.control(CancellationToken::new());
+        let lock = self.inner.locks.lock(&subject.path).await;
+        let rows = blocking(move || {
+            let limits = Limits::default();
+            terok_gate::review(&spec, upstream.as_ref(), &*transport, branch.as_deref(), &limits, &control)
+        })
+        .await;
+        drop(lock);
+        rows
+    }
+
+    /// Pushes a reviewed head to upstream.
+    ///
+    /// # Errors
+    /// Nothing was pushed, and why.
+    pub async fn promote(
+        &self,
+        cx: &OpCx,
+        id: &ProjectId,
+        branch: String,
+        upstream_branch: Option<String>,
+        expect_commit: Option<String>,
+    ) -> Result<PromoteResult, Fault> {
+        self.refuse_while_panicked("promoting a branch")?;
+        let subject = self.subject(id)?;
+        let Some(upstream) = self.upstream(&subject, None, false).await? else {
+            return Err(Fault::invalid_argument(format!(
+                "project `{}` has no upstream to promote to; set `git.upstream_url`",
+                subject.config.id
+            )));
+        };
+        let (spec, transport) = (subject.spec()?, self.transport(&subject));
+        let progress = cx.clone();
+        let control = self
+            .control(cx.token())
+            .with_progress(move |at| progress.progress(progress_of(at)));
+        let lock = self.inner.locks.lock(&subject.path).await;
+        let outcome = blocking(move || {
+            let limits = Limits::default();
+            let request = PromoteRequest { branch, upstream_branch, expect_commit };
+            terok_gate::promote(&spec, &upstream, &*transport, &request, &limits, &control)
+        })
+        .await;
+        drop(lock);
+        let result = outcome?;
+        let data = json!({"gate_path": subject.path.to_string_lossy(), "result": result});
+        self.tell(&subject.path, EventKind::GateSynced, &data);
+        self.look_again(&subject).await;
+        Ok(result)
+    }
+
+    /// Whether upstream lets the project in.
+    ///
+    /// # Errors
+    /// It does not, and why; or there is nothing to ask.
+    pub async fn probe(&self, id: &ProjectId) -> Result<(), Fault> {
+        let subject = self.subject(id)?;
+        let Some(upstream) = self.upstream(&subject, Some(false), true).await? else {
+            return Err(Fault::invalid_argument(format!(
+                "project `{}` has no upstream to ask; set `git.upstream_url`",
+                subject.config.id
+            )));
+        };
+        let transport = self.transport(&subject);
+        let control = self.control(CancellationToken::new());
+        blocking(move || {
+            let limits = Limits { ls_refs: PROBE, ..Limits::default() };
+            transport
+                .ls_refs(&upstream, &["HEAD"], &limits, &control)
+                .map(drop)
+                .map_err(Fault::from)
+        })
+        .await
+    }
+
+    /// What polls at once when somebody asks: the gate of one project, or all gates on the schedule.
+    ///
+    /// # Errors
+    /// There is no such project, or it is broken.
+    pub fn poll_targets(&self, project: Option<&ProjectId>) -> Result<Vec<Arc<Target>>, Fault> {
+        match project {
+            None => {
+                let polling = self.inner.polling.get();
+                Ok(polling.map(Polling::targets).unwrap_or_default())
+            }
+            Some(id) => {
+                let subject = self.subject(id)?;
+                let target = target_of(&subject.config, subject.path.clone());
+                Ok(target.map(Arc::new).into_iter().collect())
+            }
+        }
+    }
+
+    /// Takes what a gate's projects did on the disk, for whoever polls.
+    pub async fn gone(&self, gate: &Path) {
+        if let Some(polling) = self.inner.polling.get() {
+            polling.forget(gate).await;
+        }
+    }
+
+    /// Waits for a gate, so that nothing else works on it.
+    pub async fn hold(&self, gate: &Path) -> tokio::sync::OwnedMutexGuard<()> {
+        self.inner.locks.lock(gate).await
+    }
+
+    /// A change inside the repository that needs no upstream.
+    async fn changing<T: Send + 'static>(
+        &self,
+        id: &ProjectId,
+        what: &str,
+        change: impl FnOnce(&GateSpec) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Fault> {
+        self.refuse_while_panicked(what)?;
+        let subject = self.subject(id)?;
+        let spec = subject.spec()?;
+        let lock = self.inner.locks.lock(&subject.path).await;
+        let changed = blocking(move || change(&spec)).await?;
+        drop(lock);
+        self.look_again(&subject).await;
+        Ok(changed)
+    }
+
+    /// The gate of a healthy project.
+    fn subject(&self, id: &ProjectId) -> Result<Subject, Fault> {
+        let entry: Arc<ProjectEntry> = self.inner.registry.project(id)?;
+        let config = entry.project()?.config.clone();
+        Ok(Subject {
+            path: self.inner.env.normalise(&config.gate_path),
+            snapshot: self.inner.registry.snapshot(),
+            config,
+        })
+    }
+
+    /// Projects that share a gate have to agree on its upstream.
+    fn refuse_conflicts(&self, subject: &Subject) -> Result<(), Fault> {
+        let sharers = self.sharers(&subject.path);
+        let own = subject.config.upstream_url.as_deref();
+        let shown = |url: Option<&str>| url.map_or("<not configured>".to_owned(), ToOwned::to_owned);
+        for (other, url) in sharers.iter().filter(|(other, _)| *other != subject.config.id) {
+            if own.is_some() && own == url.as_deref() {
+                continue;
+            }
+            let gate = subject.path.to_string_lossy();
+            return Err(Fault::new(
+                Kind::GateConflict,
+                format!(
+                    "projects `{}` (upstream {}) and `{other}` (upstream {}) share the gate `{gate}`: give one of them \
+                     another `gate.path`, or align their `git.upstream_url`",
+                    subject.config.id,
+                    shown(own),
+                    shown(url.as_deref()),
+                ),
+            )
+            .with("gate_path", gate)
+            .with("project_id", subject.config.id.as_str())
+            .with("other_project_id", other.as_str()));
+        }
+        Ok(())
+    }
+
+    /// Projects whose gate is at that path, with their upstreams, by id.
+    fn sharers(&self, gate: &Path) -> Vec<(String, Option<String>)> {
+        let snapshot = self.inner.registry.snapshot();
+        let projects = snapshot.projects.values();
+        let mut sharers: Vec<_> = projects
+            .filter_map(|entry| entry.project().ok())
+            .filter(|project| self.inner.env.normalise(&project.config.gate_path) == gate)
+            .map(|project| (project.id.clone(), project.config.upstream_url.clone()))
+            .collect();
+        sharers.sort();
+        sharers
+    }
+
+    fn refuse_while_panicked(&self, what: &str) -> Result<(), Fault> {
+        let snapshot = self.inner.registry.snapshot();
+        crate::project::refuse_while_panicked(&snapshot.paths, what)
+    }
+
+    /// Library or program, as configured.
+    fn transport(&self, subject: &Subject) -> Arc<dyn GitTransport> {
+        let host = self.inner.host.clone();
+        match subject.snapshot.global.terokd.git.backend {
+            GitBackend::Gix => Arc::new(GixTransport::new(host)),
+            GitBackend::Cli => Arc::new(CliTransport::new(host)),
+        }
+    }
+
+    /// A handle that stops with the daemon and with `stop`.
+    fn control(&self, stop: CancellationToken) -> Control {
+        let stopping = self.inner.tasks.stopping().clone();
+        let token = stopping.child_token();
+        let own = token.clone();
+        self.inner.tasks.spawn("gate cancellation", async move {
+            tokio::select! {
+                () = stop.cancelled() => own.cancel(),
+                () = own.cancelled() => {}
+            }
+        });
+        Control::new().with_token(token)
+    }
+
+    async fn tell_sync(
+        &self,
+        subject: &Subject,
+        request: &SyncRequest,
+        outcome: &Result<SyncReport, Fault>,
+    ) {
+        let gate = &subject.path;
+        let path = gate.to_string_lossy();
+        let error = match outcome {
+            Ok(report) if report.result.success => None,
+            Ok(report) => Some(report.result.errors.join("; ")),
+            Err(fault) => Some(fault.message.clone()),
+        };
+        match outcome {
+            Ok(report) => {
+                for pinned in &report.pinned {
+                    let data = json!({"host": pinned.host, "key_type": pinned.key_type, "fingerprint": pinned.fingerprint});
+                    tracing::info!(host = pinned.host, fingerprint = pinned.fingerprint, "host key pinned");
+                    self.tell(gate, EventKind::HostKeyPinned, &data);
+                }
+                let result = &report.result;
+                if result.success {
+                    self.tell(gate, EventKind::GateSynced, &json!({"gate_path": path, "result": result}));
+                } else {
+                    let data = json!({"gate_path": path, "result": result, "errors": result.errors});
+                    self.tell(gate, EventKind::GateSyncFailed, &data);
+                }
+                if !result.pending.is_empty() {
+                    let data = json!({"gate_path": path, "pending": result.pending});
+                    self.tell(gate, EventKind::GatePending, &data);
+                }
+            }
+            Err(fault) => {
+                let data = json!({"gate_path": path, "result": null, "errors": [fault.message]});
+                self.tell(gate, EventKind::GateSyncFailed, &data);
+            }
+        }
+        let Some(polling) = self.inner.polling.get() else { return };
+        let failed = error.is_some();
+        polling.note_sync(gate, error).await;
+        polling.reconfigure();
+        if !failed {
+            if !request.background {
+                polling.forget_failures(Some(gate));
+            }
+            self.look_again(subject).await;
+        }
+    }
+
+    /// Tells polling how the gate stands now, by what was last heard of upstream.
+    async fn look_again(&self, subject: &Subject) {
+        let Some(polling) = self.inner.polling.get() else { return };
+        let Ok(spec) = subject.spec() else { return };
+        let looked = blocking(move || Ok(terok_gate::compare_with_snapshot(&spec, None))).await;
+        if let Ok(Some(staleness)) = looked {
+            let outcome = crate::polling::Outcome { staleness, changed: Vec::new(), failure: None };
+            polling.observe(&subject.path, outcome).await;
+        }
+    }
+
+    /// Tells every project that shares the gate.
+    fn tell(&self, gate: &Path, kind: EventKind, data: &serde_json::Value) {
+        for (project, _) in self.sharers(gate) {
+            self.inner.bus.publish(Draft::new(kind).project(project).data(data.clone()));
+        }
+    }
+}
+
+/// Runs git work where it may block.
+async fn blocking<T, F>(work: F) -> Result<T, Fault>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T, Fault> + Send + 'static,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(outcome) => outcome,
+        Err(error) => Err(Fault::internal(format!("git work failed: {error}"))),
+    }
+}
+
+fn progress_of(at: terok_gate::Progress) -> Progress {
+    use terok_gate::Phase;
+    let phase = match at.phase {
+        Phase::Connecting => "connecting",
+        Phase::Negotiating => "negotiating",
+        Phase::Receiving => "receiving",
+        Phase::Resolving => "resolving",
+        Phase::Pushing => "pushing",
+    };
+    Progress {
+        phase: phase.to_owned(),
+        done: Some(at.objects),
+        total: at.total,
+        unit: Some("objects".to_owned()),
+        message: (at.bytes > 0).then(|| format!("{} KiB", at.bytes / 1024)),
+    }
+}
