@@ -22,7 +22,7 @@ use crate::validate::{self, Places, failed_to_read};
 use crate::yaml::{self, Document, Step};
 use compare::Intent;
 use serde_json::{Map, Value};
-use splice::{Site, Splice};
+use splice::{Leaf, Site, Splice};
 use terok_proto::config::{Problem, Scope, Severity};
 use terok_proto::error::Result;
 use terok_proto::{Fault, Kind};
@@ -38,12 +38,22 @@ pub struct Edited {
 
 /// Sets the string at `path`, creating sections as needed. A section that is no mapping is replaced by one.
 pub fn set_scalar(text: &str, path: &[&str], value: &str) -> Result<Edited> {
+    set_leaf(text, path, Leaf::Text(value))
+}
+
+/// Sets the truth value at `path`, creating sections as needed.
+pub fn set_flag(text: &str, path: &[&str], value: bool) -> Result<Edited> {
+    set_leaf(text, path, Leaf::Flag(value))
+}
+
+fn set_leaf(text: &str, path: &[&str], leaf: Leaf<'_>) -> Result<Edited> {
     let document = open(text)?;
     let old = lookup(&document.value, path);
     if path.is_empty() {
         return Err(Fault::internal("an edit needs a key"));
     }
-    if old.and_then(Value::as_str) == Some(value) && !document.is_nonfinite(&steps(path)) {
+    let value = leaf.value();
+    if old == Some(&value) && !document.is_nonfinite(&steps(path)) {
         return Ok(Edited {
             text: text.to_owned(),
             reemitted: false,
@@ -61,7 +71,7 @@ pub fn set_scalar(text: &str, path: &[&str], value: &str) -> Result<Edited> {
         text,
         &document,
         path[0],
-        splice::set(&site, path, value),
+        splice::set(&site, path, leaf),
         &intent,
     )
 }
@@ -187,7 +197,7 @@ fn lookup_mut<'v>(value: &'v mut Value, path: &[&str]) -> Option<&'v mut Value> 
         .try_fold(value, |value, key| value.as_object_mut()?.get_mut(*key))
 }
 
-fn put(tree: &mut Value, path: &[&str], value: &str) {
+fn put(tree: &mut Value, path: &[&str], value: Value) {
     let mut at = tree;
     for key in path {
         if !at.is_object() {
@@ -196,5 +206,5 @@ fn put(tree: &mut Value, path: &[&str], value: &str) {
         let Value::Object(map) = at else { return };
         at = map.entry(*key).or_insert(Value::Null);
     }
-    *at = value.into();
+    *at = value;
 }

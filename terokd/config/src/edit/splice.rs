@@ -40,7 +40,7 @@ pub(super) fn apply(text: &str, mut splices: Vec<Splice>) -> Option<String> {
 }
 
 /// Ways to set a string.
-pub(super) fn set(site: &Site<'_>, path: &[&str], value: &str) -> Vec<Vec<Splice>> {
+pub(super) fn set(site: &Site<'_>, path: &[&str], value: Leaf<'_>) -> Vec<Vec<Splice>> {
     let mut depth = 0;
     let mut node = &site.document.value;
     while let Some(child) = path.get(depth).and_then(|key| node.as_object()?.get(*key)) {
@@ -93,18 +93,42 @@ pub(super) fn replace_entry(site: &Site<'_>, key: &str, with: Option<&str>) -> O
     Some(vec![Splice { range, with }])
 }
 
+/// A value without parts.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Leaf<'a> {
+    Text(&'a str),
+    Flag(bool),
+}
+
+impl Leaf<'_> {
+    /// As YAML that every reader takes for the same.
+    fn yaml(self) -> String {
+        match self {
+            Self::Text(text) => scalar(text),
+            Self::Flag(flag) => flag.to_string(),
+        }
+    }
+
+    pub(super) fn value(self) -> Value {
+        match self {
+            Self::Text(text) => text.into(),
+            Self::Flag(flag) => flag.into(),
+        }
+    }
+}
+
 /// What is put into a document.
 enum New<'a> {
     /// A string.
-    Scalar(&'a str),
+    Scalar(Leaf<'a>),
     /// Mappings within each other, the innermost with a string.
-    Chain(&'a [&'a str], &'a str),
+    Chain(&'a [&'a str], Leaf<'a>),
 }
 
 impl New<'_> {
     fn flow(&self) -> String {
         match self {
-            Self::Scalar(value) => scalar(value),
+            Self::Scalar(value) => value.yaml(),
             Self::Chain(..) => format!("{{{}}}", self.flow_entry()),
         }
     }
@@ -122,7 +146,7 @@ impl New<'_> {
             out.push_str(&scalar(key));
             out.push_str(": ");
         }
-        out.push_str(&scalar(value));
+        out.push_str(&value.yaml());
         out.push_str(&"}".repeat(keys.len().saturating_sub(1)));
         out
     }
@@ -139,7 +163,7 @@ impl New<'_> {
             out.push(':');
             if i + 1 == keys.len() {
                 out.push(' ');
-                out.push_str(&scalar(value));
+                out.push_str(&value.yaml());
             }
             out.push_str(newline);
         }
@@ -225,11 +249,9 @@ impl<'a> Site<'a> {
         let mut out = Vec::new();
         match new {
             New::Scalar(value) => {
-                let quoted = position.style == Style::DoubleQuoted;
-                let value = if quoted {
-                    double_quoted(value)
-                } else {
-                    scalar(value)
+                let value = match value {
+                    Leaf::Text(text) if position.style == Style::DoubleQuoted => double_quoted(text),
+                    value => value.yaml(),
                 };
                 let lead = if inline.is_empty() { " " } else { "" };
                 out.push(Splice {

@@ -378,3 +378,12 @@ proptest! {
         let _ = derive_text(&text, "dst", "/g");
     }
 }
+
+#[test]
+fn a_flag_is_written_as_one() {
+    let text = "# mine\ncredentials:\n  use_keyring: no # for now\n";
+    let edited = set_flag(text, &["credentials", "use_keyring"], true).expect("an edit");
+    assert_eq!(edited.text, "# mine\ncredentials:\n  use_keyring: true # for now\n");
+    let new = set_flag("", &["credentials", "use_keyring"], false).expect("an edit");
+    assert_eq!(new.text, "credentials:\n  use_keyring: false\n");
+}

@@ -1,0 +1,320 @@
+//! How current a gate is: asked of upstream, or by what was last heard of it.
+
+use crate::refs::{HEADS, Refs};
+use crate::sync::Remote;
+use crate::walk::{count, is_ancestor, is_commit};
+use crate::{
+    Advertisement, Control, GateSpec, GitTransport, Limits, PinnedKey, RemoteRef, TransportError, Upstream,
+    check_branch, layout,
+};
+use gix::ObjectId;
+use std::time::Duration;
+use terok_proto::gate::{GateStalenessInfo, Relation, StalenessErrorKind};
+use terok_proto::Fault;
+
+/// Whether there is somebody to ask.
+#[derive(Clone, Copy, Debug)]
+pub enum Reach<'a> {
+    /// The project has no upstream.
+    None,
+    /// There is one, but no way in.
+    Refused(&'a Fault),
+    /// It can be asked.
+    Upstream(&'a Upstream),
+}
+
+/// Why a poll did not reach upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PollFailure {
+    /// What kind of failure.
+    pub kind: StalenessErrorKind,
+    /// For humans.
+    pub message: String,
+    /// The server said when to come back.
+    pub retry_after: Option<Duration>,
+}
+
+/// What a poll found.
+#[derive(Clone, Debug)]
+pub struct PollReport {
+    /// How current the compared branch is.
+    pub staleness: GateStalenessInfo,
+    /// Branches whose upstream head the last sync did not see; none for one that is gone.
+    pub changed: Vec<(String, Option<String>)>,
+    /// Why upstream could not be asked.
+    pub failure: Option<PollFailure>,
+    /// Host keys that were pinned on the way.
+    pub pinned: Vec<PinnedKey>,
+}
+
+/// Compares one branch with upstream as it is now.
+///
+/// # Errors
+/// The branch is no branch name, or the look was cancelled. Everything else is told in the answer.
+pub fn compare(
+    spec: &GateSpec,
+    reach: Reach<'_>,
+    transport: &dyn GitTransport,
+    branch: Option<&str>,
+    limits: &Limits,
+    control: &Control,
+) -> Result<GateStalenessInfo, Fault> {
+    if let Some(branch) = branch {
+        check_branch(branch)?;
+    }
+    Ok(look(spec, reach, transport, branch, None, limits, control)?.staleness)
+}
+
+/// Asks upstream once for everything that polling wants to know: the branch that is compared, and whether any of the
+/// branches that auto-sync is about changed; `Some(&[])` stands for all of them.
+///
+/// # Errors
+/// The look was cancelled.
+pub fn poll(
+    spec: &GateSpec,
+    reach: Reach<'_>,
+    transport: &dyn GitTransport,
+    auto_sync: Option<&[String]>,
+    limits: &Limits,
+    control: &Control,
+) -> Result<PollReport, Fault> {
+    look(spec, reach, transport, None, auto_sync, limits, control)
+}
+
+/// Compares the default branch with upstream as it was at the last fetch; none if there is nothing to compare.
+pub fn compare_with_snapshot(spec: &GateSpec) -> Option<GateStalenessInfo> {
+    let repository = layout::open(&spec.path).ok()?;
+    let refs = Refs::read(&repository).ok()?;
+    let branch = spec.default_branch.clone().or_else(|| head_branch(&repository))?;
+    let (gate, upstream) = (*refs.heads.get(&branch)?, *refs.upstream.get(&branch)?);
+    Some(related(&repository, &branch, gate, upstream))
+}
+
+fn look(
+    spec: &GateSpec,
+    reach: Reach<'_>,
+    transport: &dyn GitTransport,
+    branch: Option<&str>,
+    auto_sync: Option<&[String]>,
+    limits: &Limits,
+    control: &Control,
+) -> Result<PollReport, Fault> {
+    let mut report = PollReport {
+        staleness: nothing(None, None, None),
+        changed: Vec::new(),
+        failure: None,
+        pinned: Vec::new(),
+    };
+    let wanted = branch.map(str::to_owned).or_else(|| spec.default_branch.clone());
+    let repository = layout::open(&spec.path).ok();
+    let refs = match &repository {
+        Some(repository) => Refs::read(repository).unwrap_or_default(),
+        None => Refs::default(),
+    };
+    // Without a name the branch is upstream's default, which only upstream knows; a gate without one has its own.
+    let wanted = match (wanted, reach) {
+        (None, Reach::None) => repository.as_ref().and_then(head_branch),
+        (wanted, _) => wanted,
+    };
+    let head_of = |branch: &Option<String>| branch.as_ref().and_then(|branch| refs.heads.get(branch).copied());
+    if wanted.is_none() && matches!(reach, Reach::None) {
+        report.staleness = nothing(None, None, Some(StalenessErrorKind::NoBranch));
+        return Ok(report);
+    }
+    if repository.is_none() {
+        report.staleness = nothing(wanted, None, Some(StalenessErrorKind::GateMissing));
+        return Ok(report);
+    }
+    if wanted.is_some() && head_of(&wanted).is_none() {
+        report.staleness = nothing(wanted, None, Some(StalenessErrorKind::BranchMissingInGate));
+        return Ok(report);
+    }
+    let gate = head_of(&wanted);
+    let upstream = match reach {
+        Reach::Upstream(upstream) => upstream,
+        Reach::None => {
+            report.staleness = nothing(wanted, gate, Some(StalenessErrorKind::NoUpstream));
+            return Ok(report);
+        }
+        Reach::Refused(fault) => {
+            report.staleness = nothing(wanted, gate, Some(StalenessErrorKind::AuthNotConfigured));
+            report.failure = Some(PollFailure {
+                kind: StalenessErrorKind::AuthNotConfigured,
+                message: fault.message.clone(),
+                retry_after: None,
+            });
+            return Ok(report);
+        }
+    };
+    let prefixes = prefixes(wanted.as_deref(), auto_sync);
+    let prefixes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
+    let asked = transport
+        .ls_refs(upstream, &prefixes, limits, control)
+        .and_then(|mut advertised| {
+            report.pinned = std::mem::take(&mut advertised.pinned);
+            let remote = Remote::read(&advertised)?;
+            Ok((advertised, remote))
+        });
+    let (advertised, remote) = match asked {
+        Ok(answer) => answer,
+        Err(TransportError::Cancelled) => return Err(TransportError::Cancelled.into()),
+        Err(error) => {
+            let kind = error.error_kind();
+            report.staleness = nothing(wanted, gate, Some(kind));
+            report.failure = Some(PollFailure {
+                kind,
+                retry_after: match &error {
+                    TransportError::RetryAfter { after, .. } => Some(*after),
+                    _ => None,
+                },
+                message: error.to_string(),
+            });
+            return Ok(report);
+        }
+    };
+    if let Some(branches) = auto_sync {
+        report.changed = changed(&refs, &remote, &advertised, branches);
+    }
+    let Some(branch) = wanted.or(remote.head.clone()) else {
+        report.staleness = nothing(None, None, Some(StalenessErrorKind::NoBranch));
+        return Ok(report);
+    };
+    let Some(gate) = refs.heads.get(&branch).copied() else {
+        report.staleness = nothing(Some(branch), None, Some(StalenessErrorKind::BranchMissingInGate));
+        return Ok(report);
+    };
+    let Some(theirs) = remote.heads.get(&branch).copied() else {
+        report.staleness = nothing(Some(branch), Some(gate), Some(StalenessErrorKind::BranchMissingUpstream));
+        return Ok(report);
+    };
+    let repository = fetch_for_counts(spec, transport, upstream, &branch, theirs, limits, control)?;
+    report.staleness = related(&repository, &branch, gate, theirs);
+    Ok(report)
+}
+
+/// What one look has to ask for: a head's own name, or all heads where that is not enough.
+fn prefixes(branch: Option<&str>, auto_sync: Option<&[String]>) -> Vec<String> {
+    match (branch, auto_sync) {
+        (Some(branch), None) => vec![format!("{HEADS}{branch}")],
+        (Some(branch), Some(branches)) if !branches.is_empty() => {
+            let mut names: Vec<String> = branches
+                .iter()
+                .filter(|name| check_branch(name).is_ok())
+                .map(String::as_str)
+                .chain([branch])
+                .map(|name| format!("{HEADS}{name}"))
+                .collect();
+            names.sort();
+            names.dedup();
+            names
+        }
+        _ => vec![HEADS.to_owned()],
+    }
+}
+
+/// Branches of interest that differ from the last fetch.
+fn changed(
+    refs: &Refs,
+    remote: &Remote,
+    advertised: &Advertisement,
+    branches: &[String],
+) -> Vec<(String, Option<String>)> {
+    let interesting = |branch: &str| branches.is_empty() || branches.iter().any(|b| b == branch);
+    // A server that shows nothing is not believed to have lost everything.
+    if advertised.refs.is_empty() && !advertised.empty_confirmed {
+        return Vec::new();
+    }
+    let moved = remote
+        .heads
+        .iter()
+        .filter(|(branch, id)| refs.upstream.get(*branch) != Some(id))
+        .map(|(branch, id)| (branch.clone(), Some(id.to_string())));
+    let gone = refs
+        .upstream
+        .keys()
+        .filter(|branch| !remote.heads.contains_key(*branch))
+        .map(|branch| (branch.clone(), None));
+    moved.chain(gone).filter(|(branch, _)| interesting(branch)).collect()
+}
+
+/// Counting needs the commits themselves. They come without any ref: the next sync finds them there.
+fn fetch_for_counts(
+    spec: &GateSpec,
+    transport: &dyn GitTransport,
+    upstream: &Upstream,
+    branch: &str,
+    id: ObjectId,
+    limits: &Limits,
+    control: &Control,
+) -> Result<gix::Repository, Fault> {
+    let repository = layout::open(&spec.path)?;
+    if is_commit(&repository, id) {
+        return Ok(repository);
+    }
+    let want = RemoteRef {
+        name: format!("{HEADS}{branch}"),
+        id,
+        peeled: None,
+    };
+    match transport.fetch(repository.git_dir(), upstream, &[want], limits, control) {
+        Ok(_) => layout::open(&spec.path),
+        Err(TransportError::Cancelled) => Err(TransportError::Cancelled.into()),
+        Err(error) => {
+            // The heads are known all the same.
+            tracing::debug!(gate = %spec.path.display(), %error, "commits for counting did not come");
+            Ok(repository)
+        }
+    }
+}
+
+fn related(repository: &gix::Repository, branch: &str, gate: ObjectId, upstream: ObjectId) -> GateStalenessInfo {
+    let mut info = nothing(Some(branch.to_owned()), Some(gate), None);
+    info.upstream_head = Some(upstream.to_string());
+    if gate == upstream {
+        info.relation = Relation::Equal;
+        (info.commits_behind, info.commits_ahead) = (Some(0), Some(0));
+        return info;
+    }
+    info.is_stale = true;
+    if !is_commit(repository, upstream) || !is_commit(repository, gate) {
+        return info;
+    }
+    info.relation = if is_ancestor(repository, gate, upstream) {
+        Relation::Behind
+    } else if is_ancestor(repository, upstream, gate) {
+        Relation::Ahead
+    } else {
+        Relation::Diverged
+    };
+    info.commits_behind = count(repository, upstream, &[gate]).ok();
+    info.commits_ahead = count(repository, gate, &[upstream]).ok();
+    info
+}
+
+fn nothing(branch: Option<String>, gate: Option<ObjectId>, error: Option<StalenessErrorKind>) -> GateStalenessInfo {
+    use StalenessErrorKind::{BranchMissingInGate, GateMissing, NoBranch, NoUpstream};
+    let text = error.map(|kind| match kind {
+        NoBranch => "No branch configured",
+        GateMissing | BranchMissingInGate => "Gate not initialized",
+        NoUpstream => "No upstream URL configured",
+        _ => "Could not reach upstream",
+    });
+    GateStalenessInfo {
+        branch,
+        gate_head: gate.map(|id| id.to_string()),
+        upstream_head: None,
+        is_stale: false,
+        commits_behind: None,
+        commits_ahead: None,
+        last_checked: jiff::Timestamp::now().to_string(),
+        error: text.map(str::to_owned),
+        error_kind: error,
+        relation: Relation::Unknown,
+    }
+}
+
+/// The branch that `HEAD` points at.
+pub(crate) fn head_branch(repository: &gix::Repository) -> Option<String> {
+    let name = repository.head_name().ok()??;
+    name.as_bstr().to_string().strip_prefix(HEADS).map(str::to_owned)
+}

@@ -1,0 +1,43 @@
+//! Questions about history: who is whose ancestor, how many commits lie between.
+
+use gix::ObjectId;
+use terok_proto::{Fault, Kind};
+
+/// Whether the object is there and a commit.
+pub(crate) fn is_commit(repository: &gix::Repository, id: ObjectId) -> bool {
+    repository
+        .find_header(id)
+        .is_ok_and(|header| header.kind() == gix::object::Kind::Commit)
+}
+
+/// The best common ancestor, if the histories are related.
+pub(crate) fn merge_base(repository: &gix::Repository, a: ObjectId, b: ObjectId) -> Option<ObjectId> {
+    repository.merge_base(a, b).ok().map(gix::Id::detach)
+}
+
+/// Whether `a` is `b` or one of its ancestors.
+pub(crate) fn is_ancestor(repository: &gix::Repository, a: ObjectId, b: ObjectId) -> bool {
+    a == b || merge_base(repository, a, b) == Some(a)
+}
+
+/// Commits that `of` reaches and `without` does not.
+pub(crate) fn count(repository: &gix::Repository, of: ObjectId, without: &[ObjectId]) -> Result<u64, Fault> {
+    let walk = repository
+        .rev_walk([of])
+        .with_hidden(without.iter().copied())
+        .all()
+        .map_err(|error| broken(repository, &error))?;
+    let mut commits = 0;
+    for info in walk {
+        info.map_err(|error| broken(repository, &error))?;
+        commits += 1;
+    }
+    Ok(commits)
+}
+
+/// A history that cannot be read to its end.
+pub(crate) fn broken(repository: &gix::Repository, error: &dyn std::fmt::Display) -> Fault {
+    let dir = repository.git_dir().display();
+    Fault::new(Kind::GateCorrupt, format!("the history in `{dir}` cannot be read: {error}"))
+        .with("path", dir.to_string())
+}
