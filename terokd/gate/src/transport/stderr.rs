@@ -25,6 +25,10 @@ const MEANINGS: &[(&str, Make)] = &[
     ("authentication failed", TransportError::auth_failed),
     ("could not read username", TransportError::auth_failed),
     ("could not read password", TransportError::auth_failed),
+    (
+        "unable to get password from user",
+        TransportError::auth_failed,
+    ),
     ("terminal prompts disabled", TransportError::auth_failed),
     ("returned error: 401", TransportError::auth_failed),
     ("returned error: 403", TransportError::auth_failed),
