@@ -4,6 +4,7 @@ use clap::{Parser, ValueEnum};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 use terok_config::env::Environment;
 use terokd::daemon::{self, Settings, StartError};
 use terokd::socket::Busy;
@@ -35,6 +36,9 @@ enum Reference {
     Config,
 }
 
+/// How long the end waits for systemd to hear of it.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// Another daemon serves the socket.
 const ALREADY_RUNNING: u8 = 4;
 
@@ -60,6 +64,9 @@ fn main() -> ExitCode {
             );
         }
     };
+    if env.var("NOTIFY_SOCKET").is_some() {
+        systemd::connect();
+    }
     let workers = std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 4));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
@@ -75,7 +82,8 @@ fn main() -> ExitCode {
         activated,
     };
     let end = runtime.block_on(serve(env, settings));
-    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    systemd::flush(LAST_WORDS);
     end
 }
 

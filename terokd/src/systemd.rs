@@ -1,7 +1,10 @@
 //! What systemd is told, and the socket it may hand over. Without systemd every call here does nothing.
 
 use sd_notify::NotifyState;
+use std::collections::VecDeque;
 use std::os::unix::net::UnixListener;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 /// The listening socket that systemd passed, if it passed exactly one Unix stream socket.
@@ -16,32 +19,59 @@ pub fn take_listener() -> std::io::Result<Option<UnixListener>> {
     passed.take_unix_listener(0)
 }
 
+/// Begins to pass on what systemd is told, in a thread of its own: whoever tells never waits for the reader of the
+/// socket. Before it, and without `NOTIFY_SOCKET`, nothing is told.
+pub fn connect() {
+    OUTBOX.get_or_init(|| {
+        let outbox = Arc::new(Outbox::default());
+        let sender = Arc::clone(&outbox);
+        let started = thread::Builder::new()
+            .name("systemd".to_owned())
+            .spawn(move || sender.send_all());
+        if let Err(error) = started {
+            tracing::warn!(%error, "systemd is not notified");
+        }
+        outbox
+    });
+}
+
+/// Waits for so long until everything was passed on.
+pub fn flush(limit: Duration) {
+    if let Some(outbox) = OUTBOX.get() {
+        outbox.flush(limit);
+    }
+}
+
 /// The daemon accepts calls.
 pub fn ready(status: &str) {
-    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+    tell(
+        Topic::Life,
+        &[NotifyState::Ready, NotifyState::Status(status)],
+    );
 }
 
 /// One line for `systemctl status`.
 pub fn status(status: &str) {
-    tell(&[NotifyState::Status(status)]);
+    tell(Topic::Status, &[NotifyState::Status(status)]);
 }
 
 /// The configuration is being read again; followed by [`ready`].
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
-        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Ok(now) => tell(Topic::Reload, &[NotifyState::Reloading, now]),
         Err(error) => tracing::warn!(%error, "cannot read the clock for systemd"),
     }
 }
 
 /// The daemon is ending.
 pub fn stopping() {
-    tell(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
+    let states = [NotifyState::Stopping, NotifyState::Status("stopping")];
+    tell(Topic::End, &states);
 }
 
 /// The runtime is alive.
 pub fn watchdog() {
-    tell(&[NotifyState::Watchdog]);
+    tell(Topic::Watchdog, &[NotifyState::Watchdog]);
 }
 
 /// How often systemd wants to hear [`watchdog`], if it does.
@@ -49,8 +79,95 @@ pub fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|limit| limit / 2)
 }
 
-fn tell(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!(%error, "cannot notify systemd");
+fn tell(topic: Topic, states: &[NotifyState<'_>]) {
+    if let Some(outbox) = OUTBOX.get() {
+        let lines: Vec<String> = states.iter().map(ToString::to_string).collect();
+        outbox.put(topic, lines.join("\n"));
+    }
+}
+
+static OUTBOX: OnceLock<Arc<Outbox>> = OnceLock::new();
+
+/// What a message is about. Of those that wait only the newest of a topic counts, which bounds them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Topic {
+    Life,
+    Reload,
+    End,
+    Status,
+    Watchdog,
+}
+
+/// Messages on their way, in order.
+#[derive(Debug, Default)]
+struct Outbox {
+    state: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    messages: VecDeque<(Topic, String)>,
+    sending: bool,
+}
+
+impl Outbox {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, topic: Topic, text: String) {
+        let mut waiting = self.lock();
+        waiting.messages.retain(|(other, _)| *other != topic);
+        waiting.messages.push_back((topic, text));
+        drop(waiting);
+        self.changed.notify_all();
+    }
+
+    fn send_all(&self) {
+        loop {
+            let waiting = self.lock();
+            let nothing = |waiting: &mut Waiting| waiting.messages.is_empty();
+            let mut waiting = self
+                .changed
+                .wait_while(waiting, nothing)
+                .unwrap_or_else(PoisonError::into_inner);
+            let next = waiting.messages.pop_front();
+            waiting.sending = true;
+            drop(waiting);
+            if let Some((_, text)) = next
+                && let Err(error) = sd_notify::notify(&[NotifyState::Custom(&text)])
+            {
+                tracing::debug!(%error, "cannot notify systemd");
+            }
+            self.lock().sending = false;
+            self.changed.notify_all();
+        }
+    }
+
+    fn flush(&self, limit: Duration) {
+        let busy = |waiting: &mut Waiting| waiting.sending || !waiting.messages.is_empty();
+        let waited = self.changed.wait_timeout_while(self.lock(), limit, busy);
+        if waited.is_ok_and(|(_, timeout)| timeout.timed_out()) {
+            tracing::warn!("systemd does not read what it is told");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_what_waits_the_newest_of_a_topic_counts() {
+        let outbox = Outbox::default();
+        for n in 0..1000 {
+            outbox.put(Topic::Status, format!("s{n}"));
+            outbox.put(Topic::Reload, format!("r{n}"));
+            outbox.put(Topic::Life, format!("l{n}"));
+        }
+        outbox.put(Topic::End, "end".to_owned());
+        let waiting: Vec<String> = outbox.lock().messages.iter().map(|m| m.1.clone()).collect();
+        assert_eq!(waiting, ["s999", "r999", "l999", "end"]);
     }
 }

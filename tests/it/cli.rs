@@ -191,6 +191,10 @@ fn every_project_command_does_its_call() {
         "project:\n  id: fresh\n  security_class: online\n",
     );
     desk.ok(&["project", "new", "--from", file.to_str().unwrap()]);
+    let flow = "project: {id: flowing, security_class: online}\n";
+    let file = desk.0.write("$HOME/flow.yml", flow);
+    desk.ok(&["project", "new", "--from", file.to_str().unwrap()]);
+    assert!(desk.ok(&["project", "list"]).contains("flowing"));
     assert!(desk.ok(&["project", "list"]).contains("fresh"));
     assert!(
         desk.ok(&["project", "delete", "gamma", "--yes"])

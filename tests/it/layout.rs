@@ -46,7 +46,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("events", &[]),
     ("store", &[]),
     ("git", &["fs"]),
-    ("fs", &[]),
+    ("fs", &["crash"]),
     ("tasks", &[]),
     ("crash", &[]),
     ("systemd", &[]),

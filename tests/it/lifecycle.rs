@@ -56,6 +56,8 @@ const DERIVE: &[&str] = &[
     "derive.renamed",
 ];
 
+const WRITE: &[&str] = &["file.written"];
+
 /// Two projects, one of them with everything that a project can own.
 fn rich_world() -> World {
     let world = World::new()
@@ -80,22 +82,6 @@ fn bare_repository(world: &World, path: &str) {
     world.write(&format!("{path}/config"), config);
     world.mkdirs(&world.path(&format!("{path}/objects")));
     world.mkdirs(&world.path(&format!("{path}/refs")));
-}
-
-/// Files that are large and cannot be compressed, so that archiving takes its time.
-pub(crate) fn make_slow(world: &World) {
-    let mut state = 1_u64;
-    let noise: Vec<u8> = std::iter::repeat_with(|| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        (state >> 56) as u8
-    })
-    .take(1 << 20)
-    .collect();
-    for n in 0..32 {
-        world.write(&format!("$CONFIG/projects/alpha/noise/{n}"), &noise);
-    }
 }
 
 /// Starts a daemon that dies at `point`.
@@ -306,6 +292,36 @@ fn a_derivation_that_is_killed_is_there_or_not() {
 }
 
 #[test]
+fn a_write_that_is_killed_leaves_the_old_file_and_nothing_beside_it() {
+    for point in WRITE {
+        let world = World::with_project("alpha");
+        world.write("$HOME/real/project.yml", ONLINE);
+        world.link(
+            "$CONFIG/projects/linked/project.yml",
+            "$HOME/real/project.yml",
+        );
+        for (id, dir) in [
+            ("alpha", "$CONFIG/projects/alpha"),
+            ("linked", "$HOME/real"),
+        ] {
+            let daemon = doomed(&world, point);
+            let before = Tree::of(&world);
+            let text = "project: {security_class: online, name: new}\n";
+            let params = json!({"project_id": id, "text": text});
+            daemon.connect().send("project.write_yaml", params.clone());
+            died(daemon, point);
+            let files = || fs::read_dir(world.path(dir)).unwrap().count();
+            assert_eq!(files(), 2, "{id}: the test kills where something is left");
+            let daemon = world.start();
+            let changed = before.difference(&Tree::of(&world));
+            assert_eq!(changed, Vec::<String>::new(), "{id}");
+            daemon.ok("project.write_yaml", params);
+            assert_eq!(files(), 1, "{id}");
+        }
+    }
+}
+
+#[test]
 fn every_point_of_the_sources_is_tried() {
     let mut found = BTreeSet::new();
     let mut open = vec![checkout().join("terokd/src")];
@@ -320,7 +336,7 @@ fn every_point_of_the_sources_is_tried() {
             found.extend(points.map(|rest| rest.split('"').next().unwrap().to_owned()));
         }
     }
-    let tried: BTreeSet<String> = [UNDONE, FINISHED, DERIVE]
+    let tried: BTreeSet<String> = [UNDONE, FINISHED, DERIVE, WRITE]
         .concat()
         .into_iter()
         .map(str::to_owned)

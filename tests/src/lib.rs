@@ -6,6 +6,7 @@
 pub mod client;
 pub mod daemon;
 pub mod events;
+pub mod hold;
 pub mod http;
 pub mod programs;
 pub mod schema;
@@ -15,6 +16,7 @@ pub mod world;
 pub use client::{Client, RpcError};
 pub use daemon::Daemon;
 pub use events::Events;
+pub use hold::Hold;
 pub use world::World;
 
 use std::time::{Duration, Instant};

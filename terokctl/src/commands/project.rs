@@ -174,19 +174,61 @@ fn from_answers(
     Ok((id, rendered))
 }
 
-/// The value of `id:` below `project:`, where it is written the usual way. Anything else has to be named on the
-/// command line; the daemon judges the id either way.
+/// The value of `id:` below `project:`, where it is written in block or flow style. Anything else has to be named on
+/// the command line; the daemon judges the id either way.
 fn id_in(text: &str) -> Option<String> {
     let mut inside = false;
-    for line in text.lines() {
-        if line.starts_with("project:") {
+    let mut rest = text;
+    for line in text.split_inclusive('\n') {
+        let here = rest;
+        rest = &rest[line.len()..];
+        if line.starts_with('{') {
+            let project = flow_value(here, "project")?;
+            return flow_value(project, "id").and_then(plain);
+        }
+        if let Some(value) = line.strip_prefix("project:") {
+            if value.trim_start().starts_with('{') {
+                let flow = here["project:".len()..].trim_start();
+                return flow_value(flow, "id").and_then(plain);
+            }
             inside = true;
         } else if line.starts_with(|c: char| !c.is_whitespace() && c != '#') {
             inside = false;
         } else if inside && let Some(value) = line.trim_start().strip_prefix("id:") {
-            let value = value.split(" #").next()?.trim();
-            let bare = value.trim_matches(['"', '\'']);
-            return (!bare.is_empty()).then(|| bare.to_owned());
+            return plain(value.split(" #").next()?);
+        }
+    }
+    None
+}
+
+fn plain(value: &str) -> Option<String> {
+    let bare = value.trim().trim_matches(['"', '\'']);
+    (!bare.is_empty()).then(|| bare.to_owned())
+}
+
+/// The text of a key's value in the mapping in braces that a text begins with.
+fn flow_value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    let inside = text.strip_prefix('{')?;
+    let (mut depth, mut quote, mut begin) = (0, None, 0);
+    for (at, c) in inside.char_indices() {
+        match (quote, c) {
+            (Some(open), c) => quote = quote.filter(|_| c != open),
+            (None, '"' | '\'') => quote = Some(c),
+            (None, '{' | '[') => depth += 1,
+            (None, '}' | ']' | ',') if depth == 0 => {
+                let entry = inside[begin..at].split_once(':');
+                if let Some((name, value)) = entry
+                    && name.trim().trim_matches(['"', '\'']) == key
+                {
+                    return Some(value.trim());
+                }
+                if c != ',' {
+                    return None;
+                }
+                begin = at + 1;
+            }
+            (None, '}' | ']') => depth -= 1,
+            (None, _) => {}
         }
     }
     None
@@ -231,7 +273,20 @@ mod tests {
             ),
             ("git:\n  id: no\nproject:\n  name: x\n  id: a\n", Some("a")),
             ("project:\n  name: x\ngit:\n  id: no\n", None),
-            ("project: {id: a}\n", None),
+            ("git: {id: no}\nproject: {id: a}\n", Some("a")),
+            (
+                "project: {name: \"x, id: no}\",\n  'id': \"a\"}\n",
+                Some("a"),
+            ),
+            (
+                "# c\n{git: {id: no}, project: {x: [1, {id: no}], id: a }}\n",
+                Some("a"),
+            ),
+            ("---\n{project: {name: x}}\n", None),
+            ("project: {id: }\n", None),
+            ("project: {id: a\n", None),
+            ("project: {", None),
+            ("{", None),
             ("project:\n  id:\n", None),
         ] {
             assert_eq!(id_in(text).as_deref(), id, "{text}");

@@ -13,5 +13,7 @@ mod url;
 pub use access::{Access, HostEnv, Upstream, personal_agent_socket};
 pub use control::{Control, Limits, Phase, Progress};
 pub use error::{PushError, TransportError, clean_message};
-pub use transport::{Advertisement, CliTransport, FetchReport, GitTransport, PinnedKey, RemoteRef};
+pub use transport::{
+    Advertisement, CliTransport, FetchReport, GitTransport, GixTransport, PinnedKey, RemoteRef,
+};
 pub use url::{GateUrl, UrlKind, is_ssh_url};

@@ -508,7 +508,7 @@ mod tests {
             "https://h/a%0ab",
             "https://h/a%zz",
             "https://h/a\nb",
-            "https://h/\u{85}",
+            "https://h/\u{85}x",
             "https://h:99999/x",
             "https://h:x/x",
             "file://host/x",

@@ -3,7 +3,8 @@
 pub mod remove;
 pub mod tree;
 
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use crate::crash;
+use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -39,6 +40,7 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Fault> {
         let _ = std::os::unix::fs::fchown(temporary.as_file(), Some(uid), Some(gid));
     }
     fill(&temporary, bytes, mode).map_err(|e| fail(&e))?;
+    crash::point("file.written");
     temporary.persist(&target).map_err(|e| fail(&e.error))?;
     sync_dir(dir)
 }
@@ -65,19 +67,61 @@ pub fn create_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Fault> {
 const TEMPORARY_PREFIX: &str = ".terokd-";
 const TEMPORARY_SUFFIX: &str = ".tmp";
 
+/// Digits of chance between the two, as `tempfile` makes them.
+const TEMPORARY_CHANCE: usize = 6;
+
 /// Whether a file of that name is one that [`replace`] or [`create_new`] did not live to rename.
-pub fn is_temporary(name: &str) -> bool {
-    name.starts_with(TEMPORARY_PREFIX) && name.ends_with(TEMPORARY_SUFFIX)
+fn is_temporary(name: &str) -> bool {
+    let chance = name.strip_prefix(TEMPORARY_PREFIX);
+    let chance = chance.and_then(|name| name.strip_suffix(TEMPORARY_SUFFIX));
+    chance.is_some_and(|chance| {
+        chance.len() == TEMPORARY_CHANCE && chance.bytes().all(|b| b.is_ascii_alphanumeric())
+    })
+}
+
+/// Removes what writers that died left in a directory: files of this user, under names that only [`replace`] and
+/// [`create_new`] make, that no living writer holds.
+pub fn sweep(dir: &Path) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if !entry.file_name().to_str().is_some_and(is_temporary) {
+            continue;
+        }
+        let path = entry.path();
+        match remove_abandoned(&path) {
+            Ok(true) => tracing::info!("removed `{}`, which was never finished", path.display()),
+            Ok(false) => {}
+            Err(error) => tracing::warn!("cannot remove `{}`: {error}", path.display()),
+        }
+    }
+}
+
+fn remove_abandoned(path: &Path) -> io::Result<bool> {
+    let meta = std::fs::symlink_metadata(path)?;
+    if !meta.is_file() || meta.uid() != nix::unistd::geteuid().as_raw() {
+        return Ok(false);
+    }
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK)
+        .open(path)?;
+    if let Err(TryLockError::WouldBlock) = file.try_lock() {
+        return Ok(false);
+    }
+    std::fs::remove_file(path).map(|()| true)
 }
 
 /// A file that nobody else can read and that goes away by itself unless it is given a name.
 fn temporary_in(dir: &Path) -> Result<NamedTempFile, Fault> {
-    tempfile::Builder::new()
+    let temporary = tempfile::Builder::new()
         .prefix(TEMPORARY_PREFIX)
         .suffix(TEMPORARY_SUFFIX)
+        .rand_bytes(TEMPORARY_CHANCE)
         .permissions(Permissions::from_mode(0o600))
         .tempfile_in(dir)
-        .map_err(|e| Fault::io("create a file in", dir, &e))
+        .map_err(|e| Fault::io("create a file in", dir, &e))?;
+    // Says that its writer lives. A file system without locks has nobody who asks.
+    let _ = temporary.as_file().try_lock();
+    Ok(temporary)
 }
 
 fn fill(temporary: &NamedTempFile, bytes: &[u8], mode: u32) -> io::Result<()> {
@@ -154,8 +198,11 @@ fn parent(path: &Path) -> &Path {
         .unwrap_or(Path::new("."))
 }
 
-/// Where a chain of symbolic links ends, whether or not anything is there.
-fn final_target(path: &Path) -> Result<PathBuf, Fault> {
+/// Where a chain of symbolic links ends, whether or not anything is there: what [`replace`] writes.
+///
+/// # Errors
+/// The links form a loop.
+pub fn final_target(path: &Path) -> Result<PathBuf, Fault> {
     let mut path = path.to_owned();
     for _ in 0..40 {
         match std::fs::read_link(&path) {
@@ -224,6 +271,36 @@ mod tests {
         }
         assert_eq!(std::fs::read(&path).expect("read"), b"x");
         assert_eq!(std::fs::read_dir(dir.path()).expect("dir").count(), 2);
+    }
+
+    #[test]
+    fn only_what_dead_writers_left_is_swept() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let at = |name: &str| dir.path().join(name);
+        let living = temporary_in(dir.path()).expect("a writer");
+        std::fs::write(at(".terokd-Ab12xZ.tmp"), "half").expect("write");
+        let kept = [
+            ".terokd-Ab1.tmp",
+            ".terokd-Ab12-Z.tmp",
+            ".terokd-Ab12xZ.tmp~",
+            "terokd-Ab12xZ.tmp",
+            "project.yml",
+        ];
+        for name in kept {
+            std::fs::write(at(name), "mine").expect("write");
+        }
+        symlink("project.yml", at(".terokd-linked.tmp")).expect("link");
+        std::fs::create_dir(at(".terokd-folder.tmp")).expect("directory");
+        sweep(dir.path());
+        assert!(!at(".terokd-Ab12xZ.tmp").exists());
+        for name in kept
+            .iter()
+            .chain(&[".terokd-linked.tmp", ".terokd-folder.tmp"])
+        {
+            assert!(at(name).exists(), "{name}");
+        }
+        assert!(living.path().exists());
+        sweep(&at("none"));
     }
 
     #[test]

@@ -206,7 +206,7 @@ fn attempt(
 }
 
 /// Walks all sources in order, directories sorted, so that two walks see the same sequence.
-fn visit<V: Visit>(
+pub(super) fn visit<V: Visit>(
     sources: &[Source],
     visitor: &mut V,
     begin: impl Fn(&mut V, &'static str),

@@ -7,6 +7,7 @@ use super::archive::{self, Label};
 use super::guard::Other;
 use super::journal::{self, Journal, Phase};
 use super::plan::{self, Action, Target};
+use super::space;
 use crate::crash;
 use crate::fs::remove::{remove_tree, rename_beside};
 use crate::fs::tree::Identity;
@@ -136,6 +137,9 @@ pub(super) fn run(
         mut journal,
     } = prepared;
     watch.check()?;
+    let sources = plan::sources(&target, paths);
+    let room = label(&journal, "");
+    space::check(&paths.archive_dir, room, &sources, &mut || watch.check())?;
     journal.write(paths)?;
     crash::point("delete.journal_written");
     if let Err(fault) = until_committed(&target, &mut journal, paths, watch) {
@@ -154,11 +158,8 @@ fn until_committed(
     watch: &mut dyn Watch,
 ) -> Result<(), Fault> {
     watch.phase("archiving");
-    let label = Label {
-        id: &target.id,
-        timestamp: &journal.timestamp,
-        time: &jiff::Timestamp::now().to_string(),
-    };
+    let now = jiff::Timestamp::now().to_string();
+    let label = label(journal, &now);
     let sources = plan::sources(target, paths);
     let path = archive::write(&paths.archive_dir, label, &sources, &mut || watch.check())?;
     journal.archive = Some(path);
@@ -170,6 +171,14 @@ fn until_committed(
     let (path, identity, aside) = config_step(journal)
         .ok_or_else(|| Fault::internal("the plan does not remove the project"))?;
     put_aside(path, identity, aside).map_err(|error| Fault::io("rename", path, &error))
+}
+
+fn label<'a>(journal: &'a Journal, time: &'a str) -> Label<'a> {
+    Label {
+        id: &journal.project_id,
+        timestamp: &journal.timestamp,
+        time,
+    }
 }
 
 fn config_step(journal: &Journal) -> Option<(&Path, Identity, &Path)> {

@@ -5,6 +5,7 @@ use crate::fs;
 use std::io;
 use std::path::Path;
 use terok_config::id::ProjectId;
+use terok_config::paths::Paths;
 use terok_config::project::{self as files, Candidate, ConfigFault};
 use terok_config::{edit, selection};
 use terok_proto::config::{Problem, Scope, Severity};
@@ -212,6 +213,20 @@ fn edit_agents(path: &Path, selection: &str) -> Result<(), Fault> {
         return Ok(());
     }
     fs::replace(path, edited.text.as_bytes(), 0o644)
+}
+
+/// Removes what a daemon that died while it wrote a `project.yml` left beside it.
+pub(super) fn sweep(paths: &Paths) {
+    for candidate in files::discover(paths) {
+        crate::fs::sweep(&candidate.root);
+        // Behind a link the write was there.
+        if candidate.yml_path.is_symlink()
+            && let Ok(target) = fs::final_target(&candidate.yml_path)
+            && let Some(dir) = target.parent()
+        {
+            crate::fs::sweep(dir);
+        }
+    }
 }
 
 /// The files of a project that is on disk, healthy or not: by directory name, else by the id that a file states.

@@ -104,18 +104,10 @@ fn read(path: &Path) -> io::Result<Journal> {
     Ok(journal)
 }
 
-/// Removes what a daemon that died while it wrote a journal left of it. Only for a time when nobody writes one.
+/// Removes what a daemon that died while it wrote here left.
 pub(super) fn sweep(paths: &Paths) {
-    for entry in fs::read_dir(dir(paths)).into_iter().flatten().flatten() {
-        if entry
-            .file_name()
-            .to_str()
-            .is_some_and(crate::fs::is_temporary)
-            && let Err(error) = fs::remove_file(entry.path())
-        {
-            tracing::warn!("cannot remove `{}`: {error}", entry.path().display());
-        }
-    }
+    crate::fs::sweep(&paths.terokd_dir);
+    crate::fs::sweep(&dir(paths));
 }
 
 /// Remembers scopes whose key assignments stay in a vault that could not be opened, for when it can be.

@@ -11,6 +11,7 @@ mod guard;
 mod journal;
 mod panic;
 mod plan;
+mod space;
 mod ssh;
 mod state;
 mod storage;
@@ -321,6 +322,7 @@ pub async fn resume_deletions(
     let ended = blocking(move || {
         derive::clean_derive_leftovers(&paths);
         journal::sweep(&paths);
+        edits::sweep(&paths);
         let (journals, problems) = journal::left(&paths);
         for problem in problems {
             tracing::warn!("a journal of a deletion cannot be read: {problem}");

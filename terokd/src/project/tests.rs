@@ -574,7 +574,7 @@ async fn a_restart_finishes_or_undoes() {
         journal.operation_id = Some("op".into());
         journal.write(&world.paths()).expect("journal");
         let deletions = world.paths().terokd_dir.join("deletions");
-        fs::write(deletions.join(".terokd-Ab12.tmp"), "half a jour").expect("a torn write");
+        fs::write(deletions.join(".terokd-Ab12xZ.tmp"), "half a jour").expect("a torn write");
         if renamed {
             let config = world.path("$CONFIG/projects/demo");
             let aside = config.with_file_name(format!("demo.deleting-{}", journal.uuid));

@@ -8,19 +8,29 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Stdio};
 use terok_tests::programs::need;
-use terok_tests::{Client, Events, World, eventually};
+use terok_tests::{Client, Events, Hold, World, eventually, http};
 
 fn interrupt(child: &Child) {
     let pid = Pid::from_raw(child.id().try_into().unwrap());
     kill(pid, Signal::SIGINT).unwrap();
 }
 
+/// Waits until the daemon has answered a cancel.
+fn cancel_arrives(desk: &Desk) {
+    let counter = "terokd_calls_total{method=\"operation.cancel\",outcome=\"ok\"} ";
+    eventually("the operation is cancelled", || {
+        let metrics = http::request(&desk.0.socket(), "GET", "/metrics", "").body;
+        let count = metrics.lines().find_map(|line| line.strip_prefix(counter));
+        count.is_some_and(|count| count != "0").then_some(())
+    });
+}
+
 #[test]
 fn an_interrupt_cancels_the_operation_that_is_followed() {
-    let desk = Desk::new(World::with_project("alpha"));
-    crate::lifecycle::make_slow(&desk.0);
+    let (world, mut hold) = Hold::at(World::with_project("alpha"), "delete.archived");
+    let desk = Desk::new(world);
     desk.ok(&["daemon", "start"]);
-    let wanted = json!({"kinds": ["operation.progress", "operation.finished"]});
+    let wanted = json!({"kinds": ["operation.finished"]});
     let mut events = Events::subscribe(&desk.0.socket(), wanted);
     let child = desk
         .command(&["project", "delete", "alpha", "--yes"])
@@ -28,8 +38,10 @@ fn an_interrupt_cancels_the_operation_that_is_followed() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    events.next_of("operation.progress");
+    hold.wait();
     interrupt(&child);
+    cancel_arrives(&desk);
+    hold.release();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{output:?}");
     let end = events.next_of("operation.finished");
@@ -58,8 +70,8 @@ fn signals(child: &Child, mask: &str) -> u64 {
 
 #[test]
 fn an_interrupt_before_the_operation_is_known_cancels_it_too() {
-    let desk = Desk::new(World::with_project("alpha"));
-    crate::lifecycle::make_slow(&desk.0);
+    let (world, hold) = Hold::at(World::with_project("alpha"), "delete.archived");
+    let desk = Desk::new(world);
     desk.ok(&["daemon", "start"]);
     let wanted = json!({"kinds": ["operation.finished"]});
     let mut events = Events::subscribe(&desk.0.socket(), wanted);
@@ -81,6 +93,8 @@ fn an_interrupt_before_the_operation_is_known_cancels_it_too() {
         (signals(&child, "ShdPnd:") & sigint == 0).then_some(())
     });
     kill(pid, Signal::SIGCONT).unwrap();
+    cancel_arrives(&desk);
+    hold.release();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{output:?}");
     let end = events.next_of("operation.finished");

@@ -1,12 +1,17 @@
 //! What a deletion waits for, refuses, and keeps others from.
 
 use super::tree::{Tree, archives, no_leftovers};
-use super::{ROOTS, make_slow, rich_world};
+use super::{ROOTS, rich_world};
 use serde_json::{Value, json};
-use terok_tests::{Daemon, World, eventually};
+use terok_tests::{Daemon, Hold, World, eventually};
 
-/// Starts a deletion that takes its time, and returns once it is archiving.
-fn archiving(daemon: &Daemon) -> Value {
+/// A world in which deletions stop between the archive and the first rename.
+fn held_world() -> (World, Hold) {
+    Hold::at(rich_world(), "delete.archived")
+}
+
+/// Starts a deletion, and returns once it is held there.
+fn archiving(daemon: &Daemon, hold: &mut Hold) -> Value {
     let mut events = daemon.events(json!({"kinds": ["operation.progress"]}));
     let params = json!({"project_id": "alpha", "detach": true});
     let id = daemon.ok("delete_project", params)["operation_id"].clone();
@@ -15,6 +20,7 @@ fn archiving(daemon: &Daemon) -> Value {
         (&progress["operation_id"], &progress["data"]["phase"]),
         (&id, &json!("archiving"))
     );
+    hold.wait();
     id
 }
 
@@ -27,12 +33,12 @@ fn ended(daemon: &Daemon, id: &Value) -> Value {
 
 #[test]
 fn a_cancel_before_the_first_rename_leaves_everything() {
-    let world = rich_world();
-    make_slow(&world);
+    let (world, mut hold) = held_world();
     let daemon = world.start();
     let before = Tree::of(&world);
-    let id = archiving(&daemon);
+    let id = archiving(&daemon, &mut hold);
     daemon.ok("operation.cancel", json!({"id": id}));
+    hold.release();
     let operation = ended(&daemon, &id);
     assert_eq!(
         (&operation["state"], &operation["error"]["data"]["kind"]),
@@ -50,10 +56,9 @@ fn a_cancel_before_the_first_rename_leaves_everything() {
 
 #[test]
 fn a_project_that_is_being_deleted_is_busy() {
-    let world = rich_world();
-    make_slow(&world);
+    let (world, mut hold) = held_world();
     let daemon = world.start();
-    let id = archiving(&daemon);
+    let id = archiving(&daemon, &mut hold);
     for (method, params) in [
         ("delete_project", json!({"project_id": "alpha"})),
         (
@@ -82,7 +87,8 @@ fn a_project_that_is_being_deleted_is_busy() {
         json!({"project_id": "bystander", "selection": "claude"}),
     );
     daemon.ok("operation.cancel", json!({"id": id}));
-    assert_eq!(ended(&daemon, &id)["state"], "cancelled", "too slow a test");
+    hold.release();
+    assert_eq!(ended(&daemon, &id)["state"], "cancelled");
     daemon.ok(
         "set_project_image_agents",
         json!({"project_id": "alpha", "selection": "claude"}),
@@ -91,12 +97,12 @@ fn a_project_that_is_being_deleted_is_busy() {
 
 #[test]
 fn a_detached_deletion_is_followed_to_its_result() {
-    let world = rich_world();
-    make_slow(&world);
+    let (world, mut hold) = held_world();
     let daemon = world.start();
-    let id = archiving(&daemon);
+    let id = archiving(&daemon, &mut hold);
     let mut client = daemon.connect();
     let subscription = client.ok("operation.subscribe", json!({"id": id}));
+    hold.release();
     let mut phases = Vec::new();
     let last = loop {
         let update = client.notification();
@@ -208,4 +214,34 @@ fn of_a_linked_root_only_the_link_goes() {
         );
         no_leftovers(&world, point);
     }
+}
+
+#[test]
+fn without_room_for_the_archive_nothing_begins() {
+    let world = World::with_project("alpha");
+    let config = world.path("$CONFIG/projects/alpha");
+    let stat = nix::sys::statvfs::statvfs(&config).unwrap();
+    let free = stat.blocks_free() * stat.fragment_size();
+    // It takes no room itself, but its archive might.
+    let large = world.write("$CONFIG/projects/alpha/large", "");
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .open(&large)
+        .unwrap();
+    file.set_len(free + (1 << 40)).unwrap();
+    let daemon = world.start();
+    let params = json!({"project_id": "alpha"});
+    let fault = daemon.fails("delete_project", params.clone(), "archive_failed");
+    let number = |name: &str| fault.data[name].as_u64().unwrap();
+    assert!(
+        number("needed_bytes") > number("available_bytes"),
+        "{fault:?}"
+    );
+    assert!(fault.message.contains("nothing was removed"), "{fault:?}");
+    assert!(!world.path("$DATA/archive").exists());
+    daemon.ok("get_project", params.clone());
+    file.set_len(10).unwrap();
+    no_leftovers(&world, "too large");
+    daemon.ok("delete_project", params);
+    assert!(!config.exists());
 }

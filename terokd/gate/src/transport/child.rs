@@ -4,11 +4,13 @@ use super::watch::Watch;
 use crate::TransportError;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Kept of what a child says on stderr.
 const STDERR_LIMIT: usize = 64 * 1024;
@@ -65,16 +67,37 @@ impl Guarded {
         self.group.kill();
     }
 
+    /// Lets the child end by itself for a while, then ends it.
+    pub(super) fn finish(&mut self, patience: Duration) {
+        drop(self.child.stdin.take());
+        let deadline = Instant::now() + patience;
+        while Instant::now() < deadline {
+            if self.has_ended() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        self.kill();
+        self.wait().ok();
+    }
+
+    /// Whether the child has ended; it stays to be reaped.
+    fn has_ended(&self) -> bool {
+        let pid = *self.group.0.lock().unwrap_or_else(PoisonError::into_inner);
+        pid.is_none_or(|pid| {
+            let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
+            !matches!(waitid(Id::Pid(pid), flags), Ok(WaitStatus::StillAlive))
+        })
+    }
+
     /// Waits until the child has ended; the caller has closed its input or killed it.
     pub(super) fn wait(&mut self) -> Result<ExitStatus, TransportError> {
         // Reaping happens with the lock held, so that nobody signals a group that is no longer ours. The wait itself
         // must not hold it, or a stop could not kill the child.
         let pid = *self.group.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pid) = pid {
-            let flags = nix::sys::wait::WaitPidFlag::WEXITED | nix::sys::wait::WaitPidFlag::WNOWAIT;
-            while let Err(nix::errno::Errno::EINTR) =
-                nix::sys::wait::waitid(nix::sys::wait::Id::Pid(pid), flags)
-            {}
+            let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+            while let Err(nix::errno::Errno::EINTR) = waitid(Id::Pid(pid), flags) {}
         }
         let mut group = self.group.0.lock().unwrap_or_else(PoisonError::into_inner);
         let status = self
@@ -188,7 +211,7 @@ pub(super) fn run(
     Ok(Finished {
         status,
         stdout: said,
-        stderr: complaints.into_text(),
+        stderr: complaints.text(),
     })
 }
 
@@ -237,7 +260,7 @@ impl Tail {
         }
     }
 
-    pub(super) fn into_text(self) -> String {
+    pub(super) fn text(&self) -> String {
         String::from_utf8_lossy(&self.0).into_owned()
     }
 }

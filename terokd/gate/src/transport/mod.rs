@@ -5,13 +5,22 @@
 
 mod child;
 mod cli;
+mod connectivity;
+mod credentials;
+#[path = "gix.rs"]
+mod gix_transport;
 mod host_keys;
+mod http;
+mod http_config;
+mod progress;
 mod push;
 mod quarantine;
+mod session;
 mod stderr;
 mod watch;
 
 pub use cli::CliTransport;
+pub use gix_transport::GixTransport;
 
 use crate::{Control, Limits, PushError, TransportError, Upstream};
 use gix::ObjectId;

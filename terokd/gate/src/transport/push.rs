@@ -28,12 +28,19 @@ pub(super) fn push(
             TransportError::protocol(&format!("`{to}` is no full name of a branch")).into(),
         );
     }
+    if let Some(lease) = lease
+        && !is_fast_forward(repository, lease, commit)?
+    {
+        return Err(PushError::Rejected(format!(
+            "{commit} is not a descendant of {lease}"
+        )));
+    }
     let watch = Watch::start(control, limits.total, Some(limits.inactivity))?;
     let before = super::host_keys::Before::look(upstream)?;
     let mut command = cli::git(env, upstream)?;
     command.env("GIT_DIR", repository);
-    // An empty lease means that the ref must not exist. With a lease git would also force, so that what is no
-    // fast-forward is sent: the caller has compared, and the lease holds upstream to what was compared.
+    // An empty lease means that the ref must not exist. A lease also lets git send what is no fast-forward, which is
+    // refused here.
     let expected = lease.map(|id| id.to_string()).unwrap_or_default();
     command.args([
         "-c",
@@ -75,6 +82,22 @@ pub(super) fn push(
         Some(refused) => Err(PushError::Rejected(reason(refused, &finished.stderr))),
         None => Err(super::stderr::classify(&finished.stderr, upstream).into()),
     }
+}
+
+fn is_fast_forward(
+    repository: &Path,
+    from: ObjectId,
+    to: ObjectId,
+) -> Result<bool, TransportError> {
+    let failed = |error: gix::Error| {
+        TransportError::storage(&format!("{}: {error:#}", repository.display()))
+    };
+    let repo = gix::open_opts(repository, gix::open::Options::isolated()).map_err(failed)?;
+    if !repo.has_object(from) {
+        return Ok(false);
+    }
+    let bases = repo.merge_bases_many(from, &[to]).map_err(failed)?;
+    Ok(bases.iter().any(|base| base.detach() == from))
 }
 
 /// `FROM:TO<tab>[remote rejected] (why)` and what the server's hooks said.

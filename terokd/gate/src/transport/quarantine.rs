@@ -43,6 +43,26 @@ impl Quarantine {
         self.dir.path().join("pack")
     }
 
+    /// Lets git and gix see the repository's objects beside the new ones.
+    pub(super) fn see_repository(&self) -> Result<(), TransportError> {
+        let info = self.dir.path().join("info");
+        let file = info.join("alternates");
+        let objects = fs::canonicalize(&self.objects)
+            .map_err(|error| storage("find", &self.objects, &error))?;
+        let mut line = objects.into_os_string();
+        line.push("\n");
+        fs::create_dir_all(&info)
+            .and_then(|()| fs::write(&file, line.as_encoded_bytes()))
+            .map_err(|error| storage("write", &file, &error))
+    }
+
+    /// The indices of the packs that arrived.
+    pub(super) fn indices(&self) -> Result<Vec<PathBuf>, TransportError> {
+        let mut arrived = self.arrived()?;
+        arrived.retain(|path| path.extension().is_some_and(|ext| ext == "idx"));
+        Ok(arrived)
+    }
+
     /// Objects in the packs that arrived, by their headers.
     pub(super) fn objects(&self) -> Result<u64, TransportError> {
         let mut count = 0;

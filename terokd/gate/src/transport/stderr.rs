@@ -4,7 +4,7 @@ use crate::{Access, TransportError, Upstream};
 use std::time::Duration;
 
 /// How long a server that says "too many requests" without a time is left alone.
-const DEFAULT_RETRY: Duration = Duration::from_secs(60);
+pub(super) const DEFAULT_RETRY: Duration = Duration::from_secs(60);
 
 type Make = fn(&str) -> TransportError;
 
@@ -25,6 +25,10 @@ const MEANINGS: &[(&str, Make)] = &[
     ("authentication failed", TransportError::auth_failed),
     ("could not read username", TransportError::auth_failed),
     ("could not read password", TransportError::auth_failed),
+    (
+        "unable to get password from user",
+        TransportError::auth_failed,
+    ),
     ("terminal prompts disabled", TransportError::auth_failed),
     ("returned error: 401", TransportError::auth_failed),
     ("returned error: 403", TransportError::auth_failed),
@@ -121,7 +125,7 @@ pub(super) fn classify(stderr: &str, upstream: &Upstream) -> TransportError {
     }
     // What the server itself wrote proves nothing about us.
     let own: String = stderr
-        .lines()
+        .split(['\n', '\r'])
         .filter(|line| !line.trim_start().starts_with("remote:"))
         .flat_map(|line| [line, "\n"])
         .collect::<String>()

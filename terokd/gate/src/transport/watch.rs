@@ -30,6 +30,8 @@ struct Inner {
     /// Tells gix to stop.
     flag: AtomicBool,
     bytes: AtomicU64,
+    /// More bytes than this end the call.
+    most: AtomicU64,
     pace: Mutex<Pace>,
     state: Mutex<State>,
     wake: Condvar,
@@ -68,6 +70,7 @@ impl Watch {
             waiting_since: AtomicU64::new(NOT_WAITING),
             flag: AtomicBool::new(false),
             bytes: AtomicU64::new(0),
+            most: AtomicU64::new(u64::MAX),
             pace: Mutex::default(),
             state: Mutex::default(),
             wake: Condvar::new(),
@@ -109,14 +112,9 @@ impl Watch {
         self.inner.state().reason.clone()
     }
 
-    /// The reason why the call was ended, else what the operation itself reports.
-    pub(super) fn explain(&self, error: TransportError) -> TransportError {
-        self.stopped().unwrap_or(error)
-    }
-
-    /// Bytes received so far.
-    pub(super) fn bytes(&self) -> u64 {
-        self.inner.bytes.load(Ordering::Relaxed)
+    /// Ends the call when it receives more than this.
+    pub(super) fn at_most(&self, bytes: u64) {
+        self.inner.most.store(bytes, Ordering::Relaxed);
     }
 }
 
@@ -195,7 +193,11 @@ impl Meter {
     /// Waiting is over; `bytes` came.
     pub(super) fn done(&self, bytes: usize) {
         let since = self.0.waiting_since.swap(NOT_WAITING, Ordering::Relaxed);
-        self.0.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        let before = self.0.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        if before.saturating_add(bytes as u64) > self.0.most.load(Ordering::Relaxed) {
+            let reason = TransportError::protocol("it sends more than a list of refs can be");
+            self.0.stop(self.0.state(), reason);
+        }
         if since != NOT_WAITING {
             let waited = Duration::from_millis(self.0.now().saturating_sub(since));
             self.judge_pace(waited, bytes as u64);
@@ -216,9 +218,13 @@ impl Meter {
         self.0.state().reason.clone()
     }
 
-    /// Whether the call was ended, cheaply.
-    pub(super) fn is_stopped(&self) -> bool {
-        self.0.flag.load(Ordering::Relaxed)
+    /// Fails once the call was ended.
+    pub(super) fn check(&self) -> std::io::Result<()> {
+        if self.0.flag.load(Ordering::Relaxed) {
+            Err(std::io::Error::other("the call was ended"))
+        } else {
+            Ok(())
+        }
     }
 
     /// The caller's handle.

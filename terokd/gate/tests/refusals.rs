@@ -1,0 +1,930 @@
+//! Upstreams that refuse, hang, break off or lie, and callers that lose patience: what is said, and that the gate is as
+//! it was.
+
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
+
+mod support;
+
+use gix::ObjectId;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use support::http::{HttpServer, Manner};
+use support::lab::{HANG, Lab, at, cancelled_after, file_url, listing};
+use support::servers::{Agent, Server, Sshd, keygen, silent, wait_for};
+use terok_gate::{
+    Access, CliTransport, Control, GateUrl, GitTransport, GixTransport, HostEnv, Limits, Phase,
+    PushError, RemoteRef, TransportError, Upstream,
+};
+
+fn ls(
+    transport: &dyn GitTransport,
+    upstream: &Upstream,
+) -> Result<terok_gate::Advertisement, TransportError> {
+    transport.ls_refs(
+        upstream,
+        &["refs/heads/"],
+        &Limits::default(),
+        &Control::new(),
+    )
+}
+
+fn fetch(
+    transport: &dyn GitTransport,
+    gate: &Path,
+    upstream: &Upstream,
+    wants: &[RemoteRef],
+) -> Result<terok_gate::FetchReport, TransportError> {
+    transport.fetch(gate, upstream, wants, &Limits::default(), &Control::new())
+}
+
+fn want(id: ObjectId) -> Vec<RemoteRef> {
+    vec![RemoteRef {
+        name: "refs/heads/main".into(),
+        id,
+        peeled: None,
+    }]
+}
+
+/// Limits under which nothing ends by itself while the test runs.
+fn patient() -> Limits {
+    let long = HANG * 100;
+    Limits {
+        connect: long,
+        ls_refs: long,
+        inactivity: long,
+        total: long,
+    }
+}
+
+/// A web server with `up.git`, a gate without anything, and what the gate looks like.
+struct Scene {
+    lab: Lab,
+    up: PathBuf,
+    gate: PathBuf,
+    http: HttpServer,
+    upstream: Upstream,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let lab = Lab::new();
+        let up = lab.upstream();
+        let gate = lab.bare("gate.git");
+        let http = HttpServer::start(lab.dir.path());
+        let upstream = at(&http.url("up.git"));
+        Self {
+            lab,
+            up,
+            gate,
+            http,
+            upstream,
+        }
+    }
+
+    fn wants(&self) -> Vec<RemoteRef> {
+        want(self.lab.rev(&self.up, "refs/heads/main"))
+    }
+}
+
+#[test]
+fn statuses_have_their_meaning() {
+    let scene = Scene::new();
+    for (name, transport) in scene.lab.transports() {
+        for (code, headers) in [
+            (401, "WWW-Authenticate: Basic realm=\"x\"\r\n"),
+            (403, ""),
+            (404, ""),
+            (429, "Retry-After: 7\r\n"),
+            (500, ""),
+            (503, "Retry-After: 9\r\n"),
+        ] {
+            scene.http.behave(Manner::Status(code, headers));
+            let error = ls(transport.as_ref(), &scene.upstream).unwrap_err();
+            let good = match code {
+                401 | 403 => matches!(error, TransportError::AuthFailed(_)),
+                404 => matches!(error, TransportError::NotFound(_)),
+                429 if name == "gix" => {
+                    matches!(error, TransportError::RetryAfter { after, .. } if after == Duration::from_secs(7))
+                }
+                // git does not tell what the header said.
+                429 => matches!(error, TransportError::RetryAfter { .. }),
+                503 if name == "gix" => {
+                    matches!(error, TransportError::RetryAfter { after, .. } if after == Duration::from_secs(9))
+                }
+                _ => matches!(error, TransportError::Unreachable(_)),
+            };
+            assert!(good, "{name} {code}: {error:?}");
+        }
+    }
+}
+
+#[test]
+fn helpers_are_asked_and_nobody_else() {
+    let scene = Scene::new();
+    scene.http.behave(Manner::Basic("Basic dTpw"));
+    let asked = scene.lab.path("asked");
+    for (name, transport) in scene.lab.transports() {
+        scene.lab.configure("");
+        let error = ls(transport.as_ref(), &scene.upstream).unwrap_err();
+        assert!(
+            matches!(error, TransportError::AuthFailed(_)),
+            "{name}: {error:?}"
+        );
+        // The helper notes what it is asked for, knows the answer, and hears how that went.
+        let helper = |password: &str| {
+            format!(
+                "[credential]\nhelper = \"!f() {{ echo $1 >> {}; test $1 = get && echo username=u && echo password={password}; }}; f\"\n",
+                asked.display()
+            )
+        };
+        scene.lab.configure(&helper("p"));
+        std::fs::write(&asked, "").unwrap();
+        assert_eq!(
+            ls(transport.as_ref(), &scene.upstream).unwrap().refs.len(),
+            2,
+            "{name}"
+        );
+        assert_eq!(
+            std::fs::read_to_string(&asked).unwrap(),
+            "get\nstore\n",
+            "{name}"
+        );
+        fetch(
+            transport.as_ref(),
+            &scene.gate,
+            &scene.upstream,
+            &scene.wants(),
+        )
+        .unwrap();
+        scene.lab.configure(&helper("wrong"));
+        std::fs::write(&asked, "").unwrap();
+        let error = ls(transport.as_ref(), &scene.upstream).unwrap_err();
+        assert!(
+            matches!(error, TransportError::AuthFailed(_)),
+            "{name}: {error:?}"
+        );
+        assert_eq!(
+            std::fs::read_to_string(&asked).unwrap(),
+            "get\nerase\n",
+            "{name}"
+        );
+        // In the address; it is never shown.
+        scene.lab.configure("");
+        let url = scene
+            .upstream
+            .url
+            .as_str()
+            .replace("http://", "http://u:p@");
+        assert_eq!(
+            ls(transport.as_ref(), &at(&url)).unwrap().refs.len(),
+            2,
+            "{name}"
+        );
+        let error = ls(transport.as_ref(), &at(&url.replace("u:p@", "u:secret@"))).unwrap_err();
+        assert!(
+            matches!(&error, TransportError::AuthFailed(text) if !text.contains("secret")),
+            "{name}: {error:?}"
+        );
+    }
+}
+
+#[test]
+fn a_redirect_is_followed_without_credentials() {
+    let scene = Scene::new();
+    let other = HttpServer::start(scene.lab.dir.path());
+    scene.http.behave(Manner::Redirect(format!(
+        "http://127.0.0.1:{}",
+        other.server.port
+    )));
+    for (name, transport) in scene.lab.transports() {
+        let listed = ls(transport.as_ref(), &scene.upstream).unwrap();
+        assert_eq!(listed.refs.len(), 2, "{name}");
+        fetch(
+            transport.as_ref(),
+            &scene.lab.bare(&format!("{name}.git")),
+            &scene.upstream,
+            &scene.wants(),
+        )
+        .unwrap();
+    }
+    other.behave(Manner::Basic("Basic dTpw"));
+    let url = scene
+        .upstream
+        .url
+        .as_str()
+        .replace("http://", "http://u:p@");
+    let error = ls(scene.lab.transports()[0].1.as_ref(), &at(&url)).unwrap_err();
+    assert!(matches!(error, TransportError::AuthFailed(_)), "{error:?}");
+    scene.http.behave(Manner::Redirect("file:///etc".into()));
+    for (name, transport) in scene.lab.transports() {
+        let error = ls(transport.as_ref(), &scene.upstream).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                TransportError::Protocol(_) | TransportError::Unreachable(_)
+            ),
+            "{name}: {error:?}"
+        );
+    }
+}
+
+#[test]
+fn a_poll_without_news_is_one_request_on_one_connection() {
+    let scene = Scene::new();
+    let transport = GixTransport::new(scene.lab.env.clone());
+    ls(&transport, &scene.upstream).unwrap();
+    assert_eq!(
+        scene.http.requests(),
+        ["GET /up.git/info/refs", "POST /up.git/git-upload-pack"]
+    );
+    assert_eq!(scene.http.server.connections(), 1);
+    ls(&transport, &scene.upstream).unwrap();
+    assert_eq!(scene.http.requests(), ["POST /up.git/git-upload-pack"]);
+    assert_eq!(scene.http.server.connections(), 2);
+    // The server is not what it was: what is remembered of it is forgotten.
+    scene.http.behave(Manner::Status(404, ""));
+    let error = ls(&transport, &scene.upstream).unwrap_err();
+    assert!(matches!(error, TransportError::NotFound(_)), "{error:?}");
+    scene.http.behave(Manner::Honest);
+    scene.http.requests();
+    ls(&transport, &scene.upstream).unwrap();
+    assert_eq!(
+        scene.http.requests(),
+        ["GET /up.git/info/refs", "POST /up.git/git-upload-pack"]
+    );
+}
+
+#[test]
+fn broken_off_transfers_leave_the_gate_as_it_was() {
+    let scene = Scene::new();
+    // Something incompressible, so that the cut is inside the pack.
+    let noise: String = (0..40_000u64)
+        .map(|n| format!("{:x}", n.wrapping_mul(0x9E37_79B9_7F4A_7C15)))
+        .collect();
+    let blob = scene
+        .lab
+        .feed(&scene.up, &["hash-object", "-w", "--stdin"], &noise);
+    let tree = scene
+        .lab
+        .feed(&scene.up, &["mktree"], &format!("100644 blob {blob}\tf\n"));
+    let commit = scene
+        .lab
+        .git(&scene.up, &["commit-tree", "-m", "big", &tree]);
+    let wants = want(ObjectId::from_hex(commit.as_bytes()).unwrap());
+    let before = listing(&scene.gate);
+    for (name, transport) in scene.lab.transports() {
+        for cut in [0, 10, 200, 50_000] {
+            scene.http.behave(Manner::Truncate(cut));
+            let error =
+                fetch(transport.as_ref(), &scene.gate, &scene.upstream, &wants).unwrap_err();
+            assert!(
+                matches!(
+                    error,
+                    TransportError::Unreachable(_) | TransportError::Protocol(_)
+                ),
+                "{name} {cut}: {error:?}"
+            );
+            assert_eq!(listing(&scene.gate), before, "{name} {cut}");
+        }
+        // In the middle of the pack, with the connection open: the caller stops it, or the limit does.
+        scene.http.behave(Manner::Stall(50_000));
+        scene.http.requests();
+        let error = cancelled_after(
+            || {
+                wait_for("the fetch", || {
+                    scene
+                        .http
+                        .requests()
+                        .iter()
+                        .filter(|line| line.starts_with("POST"))
+                        .count()
+                        > 0
+                })
+            },
+            |control| transport.fetch(&scene.gate, &scene.upstream, &wants, &patient(), control),
+        )
+        .unwrap_err();
+        assert_eq!(error, TransportError::Cancelled, "{name}");
+        assert_eq!(listing(&scene.gate), before, "{name}");
+        let limits = Limits {
+            inactivity: Duration::from_millis(400),
+            ..patient()
+        };
+        let error = transport
+            .fetch(
+                &scene.gate,
+                &scene.upstream,
+                &wants,
+                &limits,
+                &Control::new(),
+            )
+            .unwrap_err();
+        assert!(
+            matches!(error, TransportError::Timeout(_)),
+            "{name}: {error:?}"
+        );
+        assert_eq!(listing(&scene.gate), before, "{name}");
+        let limits = Limits {
+            total: Duration::from_millis(400),
+            ..patient()
+        };
+        let error = transport
+            .fetch(
+                &scene.gate,
+                &scene.upstream,
+                &wants,
+                &limits,
+                &Control::new(),
+            )
+            .unwrap_err();
+        assert!(
+            matches!(error, TransportError::Timeout(_)),
+            "{name}: {error:?}"
+        );
+        assert_eq!(listing(&scene.gate), before, "{name}");
+        scene.http.behave(Manner::Honest);
+        let gate = scene.lab.bare(&format!("{name}.git"));
+        assert_eq!(
+            fetch(transport.as_ref(), &gate, &scene.upstream, &wants)
+                .unwrap()
+                .objects,
+            3
+        );
+    }
+}
+
+/// The server's answer to a fetch: `pack` in protocol v2's clothes.
+fn answer(pack: &[u8]) -> Vec<u8> {
+    let mut out = b"000dpackfile\n".to_vec();
+    for piece in pack.chunks(60_000) {
+        out.extend_from_slice(format!("{:04x}\u{1}", piece.len() + 5).as_bytes());
+        out.extend_from_slice(piece);
+    }
+    out.extend_from_slice(b"0000");
+    out
+}
+
+#[test]
+fn lies_are_found_out() {
+    let scene = Scene::new();
+    let id = scene.lab.rev(&scene.up, "refs/heads/main");
+    let pack = |ids: &[String]| {
+        let input: String = ids.iter().flat_map(|id| [id.as_str(), "\n"]).collect();
+        answer(&scene.lab.feed_bytes(
+            &scene.up,
+            &["pack-objects", "-q", "--stdout"],
+            input.as_bytes(),
+        ))
+    };
+    let all: Vec<String> = scene
+        .lab
+        .git(
+            &scene.up,
+            &[
+                "rev-list",
+                "--objects",
+                "--no-object-names",
+                "refs/heads/main",
+            ],
+        )
+        .lines()
+        .map(str::to_owned)
+        .collect();
+    let mut flipped = pack(&all);
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 0x55;
+    let before = listing(&scene.gate);
+    for (name, transport) in scene.lab.transports() {
+        for (what, body) in [
+            ("garbage", b"\x00\x00garbage".to_vec()),
+            (
+                "no pack",
+                answer(b"this is no pack at all, however long it gets"),
+            ),
+            ("flipped", flipped.clone()),
+            ("the commit only", pack(&[id.to_string()])),
+            ("all but one", pack(&all[..all.len() - 1])),
+            ("something else", pack(&all[1..])),
+            ("a pack of nothing", pack(&[])),
+            (
+                "an error",
+                b"0026ERR Authentication failed for you\n0000".to_vec(),
+            ),
+            ("nothing", Vec::new()),
+        ] {
+            scene.http.behave(Manner::Answer("command=fetch", body));
+            let error = fetch(transport.as_ref(), &scene.gate, &scene.upstream, &want(id));
+            let Err(error) = error else {
+                panic!("{name} believes {what}");
+            };
+            assert!(
+                !matches!(
+                    error,
+                    TransportError::Cancelled | TransportError::Timeout(_)
+                ),
+                "{name} {what}: {error:?}"
+            );
+            assert_eq!(listing(&scene.gate), before, "{name} {what}");
+        }
+        // Ids that the server has not.
+        scene.http.behave(Manner::Honest);
+        let nothing = ObjectId::from_hex(&[b'7'; 40]).unwrap();
+        let error = fetch(
+            transport.as_ref(),
+            &scene.gate,
+            &scene.upstream,
+            &want(nothing),
+        )
+        .unwrap_err();
+        assert!(
+            matches!(error, TransportError::Protocol(_)),
+            "{name}: {error:?}"
+        );
+        assert_eq!(listing(&scene.gate), before, "{name}");
+        scene
+            .http
+            .behave(Manner::Answer("command=fetch", pack(&all)));
+        let gate = scene.lab.bare(&format!("{name}.git"));
+        fetch(transport.as_ref(), &gate, &scene.upstream, &want(id)).unwrap();
+    }
+}
+
+#[test]
+fn lists_that_are_none_are_errors() {
+    let scene = Scene::new();
+    for (name, transport) in scene.lab.transports() {
+        for (what, body) in [
+            ("garbage", b"<html>hello</html>".to_vec()),
+            ("no id", b"0017zzzz refs/heads/main0000".to_vec()),
+            ("cut", b"003f1234".to_vec()),
+            ("error", b"0018ERR no such thing\n0000".to_vec()),
+        ] {
+            scene.http.behave(Manner::Answer("command=ls-refs", body));
+            let error = ls(transport.as_ref(), &scene.upstream);
+            assert!(error.is_err(), "{name} {what}: {error:?}");
+        }
+        // A server that says nothing is asked again before it is believed.
+        scene.http.requests();
+        scene
+            .http
+            .behave(Manner::Answer("command=ls-refs", b"0000".to_vec()));
+        let listed = ls(transport.as_ref(), &scene.upstream).unwrap();
+        assert!(
+            listed.refs.is_empty() && listed.empty_confirmed && listed.head.is_none(),
+            "{name}"
+        );
+        let asked = scene
+            .http
+            .requests()
+            .iter()
+            .filter(|line| line.starts_with("POST"))
+            .count();
+        assert_eq!(asked, 2, "{name}");
+    }
+}
+
+#[test]
+fn hung_servers_are_left_when_the_caller_or_the_limit_says_so() {
+    let lab = Lab::new();
+    let key = lab.path("id");
+    keygen(&key);
+    let agent = Agent::start(&lab.path("agent.sock"));
+    agent.add(&key);
+    let access = Access::VaultAgent {
+        socket: agent.socket.clone(),
+        known_hosts: lab.path("known_hosts"),
+        strict_host_keys: false,
+    };
+    for (name, transport) in lab.transports() {
+        for scheme in ["http", "git", "ssh"] {
+            let (server, connected) = silent();
+            let upstream = Upstream {
+                url: GateUrl::parse(&format!("{scheme}://127.0.0.1:{}/x.git", server.port))
+                    .unwrap(),
+                access: if scheme == "ssh" {
+                    access.clone()
+                } else {
+                    Access::Plain
+                },
+            };
+            let error = cancelled_after(
+                || connected.recv_timeout(HANG).unwrap(),
+                |control| transport.ls_refs(&upstream, &[], &patient(), control),
+            )
+            .unwrap_err();
+            assert_eq!(error, TransportError::Cancelled, "{name} {scheme}");
+            let limits = Limits {
+                ls_refs: Duration::from_millis(300),
+                ..patient()
+            };
+            let error = transport
+                .ls_refs(&upstream, &[], &limits, &Control::new())
+                .unwrap_err();
+            assert!(
+                matches!(error, TransportError::Timeout(_)),
+                "{name} {scheme}: {error:?}"
+            );
+            let control = Control::new()
+                .with_deadline(std::time::Instant::now() + Duration::from_millis(200));
+            let error = transport
+                .ls_refs(&upstream, &[], &patient(), &control)
+                .unwrap_err();
+            assert!(
+                matches!(error, TransportError::Timeout(_)),
+                "{name} {scheme}: {error:?}"
+            );
+            let control = Control::new();
+            control.cancel();
+            let error = transport
+                .ls_refs(&upstream, &[], &patient(), &control)
+                .unwrap_err();
+            assert_eq!(error, TransportError::Cancelled);
+        }
+    }
+}
+
+/// A program in place of ssh that starts another, tells both ids and waits.
+#[test]
+fn children_and_their_children_die_with_the_call() {
+    let lab = Lab::new();
+    let gate = lab.bare("gate.git");
+    for (name, _) in lab.transports() {
+        let pids = lab.path(&format!("{name}.pids"));
+        let script = lab.path(&format!("{name}.ssh"));
+        std::fs::write(
+            &script,
+            format!(
+                "#!/bin/sh\nsleep 9999 &\necho $$ $! > {0}.new\nmv {0}.new {0}\nwait\n",
+                pids.display()
+            ),
+        )
+        .unwrap();
+        std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
+        let env = HostEnv::new([
+            ("PATH", std::env::var("PATH").unwrap()),
+            ("HOME", lab.dir.path().to_str().unwrap().to_owned()),
+            ("GIT_CONFIG_NOSYSTEM", "1".to_owned()),
+            ("GIT_SSH_COMMAND", script.to_str().unwrap().to_owned()),
+        ]);
+        let transport: Box<dyn GitTransport> = match name {
+            "gix" => Box::new(GixTransport::new(env)),
+            _ => Box::new(CliTransport::new(env)),
+        };
+        let upstream = Upstream {
+            url: GateUrl::parse("git@example.invalid:x").unwrap(),
+            access: Access::Personal {
+                auth_sock: None,
+                batch: true,
+            },
+        };
+        let wants = want(ObjectId::from_hex(&[b'7'; 40]).unwrap());
+        let before = listing(&gate);
+        let error = cancelled_after(
+            || wait_for("the children", || pids.exists()),
+            |control| transport.fetch(&gate, &upstream, &wants, &patient(), control),
+        )
+        .unwrap_err();
+        assert_eq!(error, TransportError::Cancelled, "{name}");
+        for pid in std::fs::read_to_string(&pids).unwrap().split_whitespace() {
+            let pid = Pid::from_raw(pid.parse().unwrap());
+            wait_for("the end of a child", || gone(pid));
+        }
+        assert_eq!(listing(&gate), before, "{name}");
+    }
+}
+
+/// Whether a process has ended; somebody else's child may stay a zombie where no init collects.
+fn gone(pid: Pid) -> bool {
+    kill(pid, None).is_err()
+        || std::fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| {
+            stat.rsplit(')')
+                .next()
+                .is_some_and(|rest| rest.trim_start().starts_with('Z'))
+        })
+}
+
+#[test]
+fn host_keys_are_pinned_told_once_and_held() {
+    let lab = Lab::new();
+    let up = lab.upstream();
+    for (name, transport) in lab.transports() {
+        let _ = std::fs::remove_dir_all(lab.path("ssh"));
+        let sshd = Sshd::start(&lab);
+        let upstream = sshd.upstream(&up);
+        let strict = Upstream {
+            access: sshd.access(&sshd.agent.socket, true),
+            ..upstream.clone()
+        };
+        let error = ls(transport.as_ref(), &strict).unwrap_err();
+        assert!(
+            matches!(error, TransportError::HostKeyChanged { .. }),
+            "{name}: {error:?}"
+        );
+        let pinned = ls(transport.as_ref(), &upstream).unwrap().pinned;
+        assert_eq!(pinned.len(), 1, "{name}: {pinned:?}");
+        assert_eq!(pinned[0].host, format!("[127.0.0.1]:{}", sshd.server.port));
+        assert!(pinned[0].fingerprint.starts_with("SHA256:"), "{pinned:?}");
+        assert_eq!(
+            ls(transport.as_ref(), &upstream).unwrap().pinned,
+            [],
+            "{name}"
+        );
+        assert_eq!(
+            ls(transport.as_ref(), &strict).unwrap().refs.len(),
+            2,
+            "{name}"
+        );
+        let mode = std::fs::metadata(&sshd.known_hosts)
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+        // Another key than the one that is let in; the user's own would not be tried.
+        let other = lab.path(&format!("{name}-other"));
+        keygen(&other);
+        let agent = Agent::start(&lab.path(&format!("{name}-agent.sock")));
+        agent.add(&other);
+        let stranger = Upstream {
+            access: sshd.access(&agent.socket, false),
+            ..upstream.clone()
+        };
+        let error = ls(transport.as_ref(), &stranger).unwrap_err();
+        assert!(
+            matches!(error, TransportError::AuthFailed(_)),
+            "{name}: {error:?}"
+        );
+        let missing = sshd.upstream(&lab.path("nothing.git"));
+        let error = ls(transport.as_ref(), &missing).unwrap_err();
+        assert!(
+            matches!(error, TransportError::NotFound(_)),
+            "{name}: {error:?}"
+        );
+        let pins = std::fs::read(&sshd.known_hosts).unwrap();
+        sshd.change_host_key();
+        let error = ls(transport.as_ref(), &upstream).unwrap_err();
+        assert!(
+            matches!(&error, TransportError::HostKeyChanged { host, known_hosts }
+                if host == "127.0.0.1" && *known_hosts == sshd.known_hosts),
+            "{name}: {error:?}"
+        );
+        assert_eq!(std::fs::read(&sshd.known_hosts).unwrap(), pins, "{name}");
+    }
+}
+
+#[test]
+fn unreachable_is_told_from_missing() {
+    let lab = Lab::new();
+    let up = lab.upstream();
+    let daemon = support::servers::git_daemon(lab.dir.path());
+    // A port that was just given back has no listener.
+    let port = Server::start(|_| {}).port;
+    let closed = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    assert_ne!(port, closed);
+    for (name, transport) in lab.transports() {
+        for url in [
+            format!("http://127.0.0.1:{closed}/x"),
+            format!("git://127.0.0.1:{closed}/x"),
+            "http://does-not-exist.invalid/x".to_owned(),
+            "git://does-not-exist.invalid/x".to_owned(),
+        ] {
+            let error = ls(transport.as_ref(), &at(&url)).unwrap_err();
+            assert!(
+                matches!(error, TransportError::Unreachable(_)),
+                "{name} {url}: {error:?}"
+            );
+        }
+        for url in [
+            format!("git://127.0.0.1:{}/nothing.git", daemon.port),
+            file_url(&lab.path("nothing.git")),
+        ] {
+            let error = ls(transport.as_ref(), &at(&url)).unwrap_err();
+            assert!(
+                matches!(error, TransportError::NotFound(_)),
+                "{name} {url}: {error:?}"
+            );
+        }
+        let error = ls(
+            transport.as_ref(),
+            &at(&format!("http://127.0.0.1:{port}/x")),
+        )
+        .unwrap_err();
+        assert!(
+            matches!(error, TransportError::Unreachable(_)),
+            "{name}: {error:?}"
+        );
+        // The gate itself is no repository.
+        let nowhere = lab.path("nowhere.git");
+        let wants = want(lab.rev(&up, "refs/heads/main"));
+        let error = fetch(transport.as_ref(), &nowhere, &at(&file_url(&up)), &wants).unwrap_err();
+        assert!(
+            matches!(error, TransportError::Storage(_)),
+            "{name}: {error:?}"
+        );
+    }
+}
+
+#[test]
+fn sha256_is_refused() {
+    let lab = Lab::new();
+    let up = lab.path("up.git");
+    lab.git(
+        lab.dir.path(),
+        &["init", "-q", "--bare", "--object-format=sha256", "up.git"],
+    );
+    let http = HttpServer::start(lab.dir.path());
+    let tree = lab.feed(&up, &["mktree"], "");
+    let commit = lab.git(&up, &["commit-tree", "-m", "x", &tree]);
+    lab.git(&up, &["update-ref", "refs/heads/main", &commit]);
+    for (name, transport) in lab.transports() {
+        for upstream in [at(&file_url(&up)), at(&http.url("up.git"))] {
+            let error = ls(transport.as_ref(), &upstream).unwrap_err();
+            assert!(
+                matches!(error, TransportError::UnsupportedObjectFormat(_)),
+                "{name}: {error:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn without_git_http_still_works_and_the_rest_says_what_is_missing() {
+    let scene = Scene::new();
+    let env = HostEnv::new([("PATH", "/nonexistent"), ("HOME", "/nonexistent")]);
+    let gix = GixTransport::new(env.clone());
+    let cli = CliTransport::new(env);
+    assert_eq!(ls(&gix, &scene.upstream).unwrap().refs.len(), 2);
+    assert_eq!(
+        fetch(&gix, &scene.gate, &scene.upstream, &scene.wants())
+            .unwrap()
+            .objects,
+        6
+    );
+    let missing = TransportError::GitMissing("git".into());
+    assert_eq!(ls(&gix, &at(&file_url(&scene.up))).unwrap_err(), missing);
+    assert_eq!(ls(&cli, &scene.upstream).unwrap_err(), missing);
+    let ssh = Upstream {
+        url: GateUrl::parse("git@h.invalid:x").unwrap(),
+        access: Access::Personal {
+            auth_sock: None,
+            batch: true,
+        },
+    };
+    assert_eq!(
+        ls(&gix, &ssh).unwrap_err(),
+        TransportError::GitMissing("ssh".into())
+    );
+    let id = scene.lab.rev(&scene.up, "refs/heads/main");
+    let error = gix
+        .push(
+            &scene.up,
+            &scene.upstream,
+            id,
+            "refs/heads/x",
+            None,
+            &Limits::default(),
+            &Control::new(),
+        )
+        .unwrap_err();
+    assert_eq!(error, PushError::Transport(missing));
+}
+
+#[test]
+fn pushes_are_held_to_their_lease() {
+    let lab = Lab::new();
+    let up = lab.upstream();
+    let gate = lab.path("gate.git");
+    lab.git(
+        lab.dir.path(),
+        &["clone", "-q", "--bare", "up.git", "gate.git"],
+    );
+    let old = lab.rev(&up, "refs/heads/main");
+    let new = lab.commit(&gate, "main", "work");
+    // A hook of the gate's that would be seen.
+    let hook = gate.join("hooks/pre-push");
+    std::fs::create_dir_all(gate.join("hooks")).unwrap();
+    std::fs::write(
+        &hook,
+        format!(
+            "#!/bin/sh\ntouch {}\nexit 1\n",
+            lab.path("hooked").display()
+        ),
+    )
+    .unwrap();
+    std::fs::set_permissions(&hook, PermissionsExt::from_mode(0o755)).unwrap();
+    let http = HttpServer::start(lab.dir.path());
+    let sshd = Sshd::start(&lab);
+    let transport = GixTransport::new(lab.env.clone());
+    let push = |upstream: &Upstream, id, to: &str, lease| {
+        transport.push(
+            &gate,
+            upstream,
+            id,
+            to,
+            lease,
+            &Limits::default(),
+            &Control::new(),
+        )
+    };
+    for (at, upstream) in [
+        at(&file_url(&up)),
+        at(&http.url("up.git")),
+        sshd.upstream(&up),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let fresh = format!("refs/heads/new{at}");
+        push(upstream, new, &fresh, None).unwrap();
+        assert_eq!(lab.rev(&up, &fresh), new);
+        let error = push(upstream, new, &fresh, Some(old));
+        // It is there already: git has nothing to do, whatever the lease.
+        assert!(
+            matches!(error, Ok(()) | Err(PushError::Rejected(_))),
+            "{error:?}"
+        );
+        let error = push(upstream, old, &fresh, Some(new)).unwrap_err();
+        assert!(matches!(error, PushError::Rejected(_)), "{error:?}");
+        assert_eq!(lab.rev(&up, &fresh), new);
+    }
+    push(&at(&file_url(&up)), new, "refs/heads/main", Some(old)).unwrap();
+    assert_eq!(lab.rev(&up, "refs/heads/main"), new);
+    // Somebody else was faster.
+    let newer = lab.commit(&gate, "main", "more");
+    lab.commit(&up, "main", "other");
+    let error = push(&at(&file_url(&up)), newer, "refs/heads/main", Some(new)).unwrap_err();
+    assert!(
+        matches!(&error, PushError::Rejected(text) if text.contains("stale")),
+        "{error:?}"
+    );
+    let error = push(&at(&file_url(&up)), newer, "refs/heads/side/x", None).unwrap_err();
+    assert!(matches!(error, PushError::Rejected(_)), "{error:?}");
+    // Upstream's own rules, in upstream's own words.
+    let rule = up.join("hooks/pre-receive");
+    std::fs::create_dir_all(up.join("hooks")).unwrap();
+    std::fs::write(&rule, "#!/bin/sh\necho main is protected >&2\nexit 1\n").unwrap();
+    std::fs::set_permissions(&rule, PermissionsExt::from_mode(0o755)).unwrap();
+    for upstream in [
+        at(&file_url(&up)),
+        at(&http.url("up.git")),
+        sshd.upstream(&up),
+    ] {
+        let error = push(&upstream, newer, "refs/heads/refused", None).unwrap_err();
+        assert!(
+            matches!(&error, PushError::Rejected(text) if text.contains("main is protected")),
+            "{error:?}"
+        );
+    }
+    for to in ["main", "refs/tags/x", "refs/heads/a..b", "refs/heads/-x:y"] {
+        assert!(push(&at(&file_url(&up)), newer, to, None).is_err(), "{to}");
+    }
+    http.behave(Manner::Status(403, ""));
+    let error = push(&at(&http.url("up.git")), newer, "refs/heads/x", None).unwrap_err();
+    assert!(
+        matches!(error, PushError::Transport(TransportError::AuthFailed(_))),
+        "{error:?}"
+    );
+    assert!(!lab.path("hooked").exists());
+}
+
+#[test]
+fn progress_counts_objects_and_bytes() {
+    let lab = Lab::new();
+    let up = lab.bare("up.git");
+    for n in 0..50 {
+        lab.commit(&up, "main", &format!("c{n}"));
+    }
+    let wants = want(lab.rev(&up, "refs/heads/main"));
+    for (name, transport) in lab.transports() {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&seen);
+        let control =
+            Control::new().with_progress(move |progress| log.lock().unwrap().push(progress));
+        let gate = lab.bare(&format!("{name}.git"));
+        transport
+            .fetch(
+                &gate,
+                &at(&file_url(&up)),
+                &wants,
+                &Limits::default(),
+                &control,
+            )
+            .unwrap();
+        let seen = seen.lock().unwrap();
+        let last = seen
+            .iter()
+            .rfind(|progress| progress.phase == Phase::Receiving)
+            .copied();
+        assert!(
+            last.is_some_and(|last| last.objects == 150 && last.total == Some(150)),
+            "{name}: {seen:?}"
+        );
+    }
+}
