@@ -24,7 +24,13 @@ pub(crate) fn name_for(refs: &Refs, branch: &str, old: ObjectId) -> String {
 }
 
 /// Adds a backup of `old` to the edits; answers its name.
-pub(crate) fn keep(edits: &mut Edits, refs: &Refs, branch: &str, old: ObjectId, reason: BackupReason) -> Result<String, Fault> {
+pub(crate) fn keep(
+    edits: &mut Edits,
+    refs: &Refs,
+    branch: &str,
+    old: ObjectId,
+    reason: BackupReason,
+) -> Result<String, Fault> {
     let name = name_for(refs, branch, old);
     let exists = refs.backups.contains_key(name.trim_start_matches(BACKUP));
     if !exists {
@@ -101,13 +107,20 @@ fn reason_of(repository: &gix::Repository, reference: &str) -> BackupReason {
 ///
 /// # Errors
 /// There is no such backup, or the gate cannot be written.
-pub fn restore_backup(spec: &GateSpec, reference: &str, control: &Control) -> Result<MovedBranch, Fault> {
+pub fn restore_backup(
+    spec: &GateSpec,
+    reference: &str,
+    control: &Control,
+) -> Result<MovedBranch, Fault> {
     let _lock = lock::lock(spec, control)?;
     let repository = layout::open(&spec.path)?;
     let unknown = || {
-        Fault::new(Kind::BackupNotFound, format!("the gate has no backup `{reference}`"))
-            .with("ref", reference)
-            .hint("`project.gate.backups` lists them")
+        Fault::new(
+            Kind::BackupNotFound,
+            format!("the gate has no backup `{reference}`"),
+        )
+        .with("ref", reference)
+        .hint("`project.gate.backups` lists them")
     };
     // A push may move the branch between the look and the change.
     for attempt in 0.. {
@@ -147,14 +160,24 @@ pub fn restore_backup(spec: &GateSpec, reference: &str, control: &Control) -> Re
 ///
 /// # Errors
 /// There is no gate, or it cannot be written.
-pub fn prune_backups(spec: &GateSpec, older_than_days: u64, control: &Control) -> Result<PrunedBackups, Fault> {
+pub fn prune_backups(
+    spec: &GateSpec,
+    older_than_days: u64,
+    control: &Control,
+) -> Result<PrunedBackups, Fault> {
     let _lock = lock::lock(spec, control)?;
     let repository = layout::open(&spec.path)?;
     prune(&repository, &Refs::read(&repository)?, older_than_days)
 }
 
-pub(crate) fn prune(repository: &gix::Repository, refs: &Refs, older_than_days: u64) -> Result<PrunedBackups, Fault> {
-    let days = i64::try_from(older_than_days).unwrap_or(i64::MAX).min(1_000_000);
+pub(crate) fn prune(
+    repository: &gix::Repository,
+    refs: &Refs,
+    older_than_days: u64,
+) -> Result<PrunedBackups, Fault> {
+    let days = i64::try_from(older_than_days)
+        .unwrap_or(i64::MAX)
+        .min(1_000_000);
     let limit = Timestamp::now()
         .checked_sub(jiff::SignedDuration::from_hours(days * 24))
         .unwrap_or(Timestamp::MIN);
@@ -167,6 +190,8 @@ pub(crate) fn prune(repository: &gix::Repository, refs: &Refs, older_than_days: 
             pruned.push(name);
         }
     }
-    edits.commit(repository).map_err(crate::refs::CommitError::into_fault)?;
+    edits
+        .commit(repository)
+        .map_err(crate::refs::CommitError::into_fault)?;
     Ok(PrunedBackups { pruned })
 }

@@ -39,7 +39,8 @@ pub(crate) fn refresh(spec: &GateSpec, moved: bool, control: &Control) -> Result
     crate::sync::remove(&old);
     let had = cache.symlink_metadata().is_ok();
     if had {
-        fs::rename(cache, &old).map_err(|error| format!("cannot set the old clone aside: {error}"))?;
+        fs::rename(cache, &old)
+            .map_err(|error| format!("cannot set the old clone aside: {error}"))?;
     }
     if let Err(error) = fs::rename(&new, cache) {
         crate::sync::remove(&new);
@@ -73,15 +74,29 @@ fn lock(cache: &Path) -> Result<File, String> {
         .mode(0o600)
         .open(&path)
         .map_err(|error| format!("cannot open `{}`: {error}", path.display()))?;
-    file.lock().map_err(|error| format!("cannot lock `{}`: {error}", path.display()))?;
+    file.lock()
+        .map_err(|error| format!("cannot lock `{}`: {error}", path.display()))?;
     Ok(file)
 }
 
 /// A clone with hard links to the gate's objects, which nobody changes. Runs nothing of the repository's.
 fn clone(gate: &Path, target: &Path, control: &Control) -> Result<(), String> {
     let mut child = Command::new("git")
-        .args(["-c", "core.hooksPath=/dev/null", "-c", "protocol.file.allow=always", "-c", "safe.directory=*"])
-        .args(["clone", "--quiet", "--local", "--no-recurse-submodules", "--"])
+        .args([
+            "-c",
+            "core.hooksPath=/dev/null",
+            "-c",
+            "protocol.file.allow=always",
+            "-c",
+            "safe.directory=*",
+        ])
+        .args([
+            "clone",
+            "--quiet",
+            "--local",
+            "--no-recurse-submodules",
+            "--",
+        ])
         .arg(gate)
         .arg(target)
         .env_clear()
@@ -102,7 +117,8 @@ fn clone(gate: &Path, target: &Path, control: &Control) -> Result<(), String> {
         let mut text = Vec::new();
         if let Some(stderr) = stderr {
             // What it says beyond this is not worth keeping.
-            let _ = std::io::Read::read_to_end(&mut std::io::Read::take(stderr, 64 * 1024), &mut text);
+            let _ =
+                std::io::Read::read_to_end(&mut std::io::Read::take(stderr, 64 * 1024), &mut text);
         }
         String::from_utf8_lossy(&text).into_owned()
     });
@@ -117,7 +133,11 @@ fn clone(gate: &Path, target: &Path, control: &Control) -> Result<(), String> {
             let group = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap_or(0));
             let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
             let _ = child.wait();
-            return Err(if control.cancelled() { "cancelled".to_owned() } else { "git clone took too long".to_owned() });
+            return Err(if control.cancelled() {
+                "cancelled".to_owned()
+            } else {
+                "git clone took too long".to_owned()
+            });
         }
         std::thread::sleep(LOOK);
     };

@@ -3,7 +3,7 @@
 use crate::{GateSpec, layout};
 use gix::ObjectId;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use terok_proto::printable_line;
+use terok_proto::error::printable_line;
 use terok_proto::project::CommitInfo;
 
 /// A commit larger than this is not looked at.

@@ -4,13 +4,13 @@ use crate::refs::{HEADS, Refs};
 use crate::sync::Remote;
 use crate::walk::{count, is_ancestor, is_commit};
 use crate::{
-    Advertisement, Control, GateSpec, GitTransport, Limits, PinnedKey, RemoteRef, TransportError, Upstream,
-    check_branch, layout,
+    Advertisement, Control, GateSpec, GitTransport, Limits, PinnedKey, RemoteRef, TransportError,
+    Upstream, check_branch, layout,
 };
 use gix::ObjectId;
 use std::time::Duration;
-use terok_proto::gate::{GateStalenessInfo, Relation, StalenessErrorKind};
 use terok_proto::Fault;
+use terok_proto::gate::{GateStalenessInfo, Relation, StalenessErrorKind};
 
 /// Whether there is somebody to ask.
 #[derive(Clone, Copy, Debug)]
@@ -85,7 +85,10 @@ pub fn poll(
 pub fn compare_with_snapshot(spec: &GateSpec) -> Option<GateStalenessInfo> {
     let repository = layout::open(&spec.path).ok()?;
     let refs = Refs::read(&repository).ok()?;
-    let branch = spec.default_branch.clone().or_else(|| head_branch(&repository))?;
+    let branch = spec
+        .default_branch
+        .clone()
+        .or_else(|| head_branch(&repository))?;
     let (gate, upstream) = (*refs.heads.get(&branch)?, *refs.upstream.get(&branch)?);
     Some(related(&repository, &branch, gate, upstream))
 }
@@ -105,7 +108,9 @@ fn look(
         failure: None,
         pinned: Vec::new(),
     };
-    let wanted = branch.map(str::to_owned).or_else(|| spec.default_branch.clone());
+    let wanted = branch
+        .map(str::to_owned)
+        .or_else(|| spec.default_branch.clone());
     let repository = layout::open(&spec.path).ok();
     let refs = match &repository {
         Some(repository) => Refs::read(repository).unwrap_or_default(),
@@ -116,7 +121,11 @@ fn look(
         (None, Reach::None) => repository.as_ref().and_then(head_branch),
         (wanted, _) => wanted,
     };
-    let head_of = |branch: &Option<String>| branch.as_ref().and_then(|branch| refs.heads.get(branch).copied());
+    let head_of = |branch: &Option<String>| {
+        branch
+            .as_ref()
+            .and_then(|branch| refs.heads.get(branch).copied())
+    };
     if wanted.is_none() && matches!(reach, Reach::None) {
         report.staleness = nothing(None, None, Some(StalenessErrorKind::NoBranch));
         return Ok(report);
@@ -180,11 +189,19 @@ fn look(
         return Ok(report);
     };
     let Some(gate) = refs.heads.get(&branch).copied() else {
-        report.staleness = nothing(Some(branch), None, Some(StalenessErrorKind::BranchMissingInGate));
+        report.staleness = nothing(
+            Some(branch),
+            None,
+            Some(StalenessErrorKind::BranchMissingInGate),
+        );
         return Ok(report);
     };
     let Some(theirs) = remote.heads.get(&branch).copied() else {
-        report.staleness = nothing(Some(branch), Some(gate), Some(StalenessErrorKind::BranchMissingUpstream));
+        report.staleness = nothing(
+            Some(branch),
+            Some(gate),
+            Some(StalenessErrorKind::BranchMissingUpstream),
+        );
         return Ok(report);
     };
     let repository = fetch_for_counts(spec, transport, upstream, &branch, theirs, limits, control)?;
@@ -234,7 +251,10 @@ fn changed(
         .keys()
         .filter(|branch| !remote.heads.contains_key(*branch))
         .map(|branch| (branch.clone(), None));
-    moved.chain(gone).filter(|(branch, _)| interesting(branch)).collect()
+    moved
+        .chain(gone)
+        .filter(|(branch, _)| interesting(branch))
+        .collect()
 }
 
 /// Counting needs the commits themselves. They come without any ref: the next sync finds them there.
@@ -267,7 +287,12 @@ fn fetch_for_counts(
     }
 }
 
-fn related(repository: &gix::Repository, branch: &str, gate: ObjectId, upstream: ObjectId) -> GateStalenessInfo {
+fn related(
+    repository: &gix::Repository,
+    branch: &str,
+    gate: ObjectId,
+    upstream: ObjectId,
+) -> GateStalenessInfo {
     let mut info = nothing(Some(branch.to_owned()), Some(gate), None);
     info.upstream_head = Some(upstream.to_string());
     if gate == upstream {
@@ -291,7 +316,11 @@ fn related(repository: &gix::Repository, branch: &str, gate: ObjectId, upstream:
     info
 }
 
-fn nothing(branch: Option<String>, gate: Option<ObjectId>, error: Option<StalenessErrorKind>) -> GateStalenessInfo {
+fn nothing(
+    branch: Option<String>,
+    gate: Option<ObjectId>,
+    error: Option<StalenessErrorKind>,
+) -> GateStalenessInfo {
     use StalenessErrorKind::{BranchMissingInGate, GateMissing, NoBranch, NoUpstream};
     let text = error.map(|kind| match kind {
         NoBranch => "No branch configured",
@@ -316,5 +345,8 @@ fn nothing(branch: Option<String>, gate: Option<ObjectId>, error: Option<Stalene
 /// The branch that `HEAD` points at.
 pub(crate) fn head_branch(repository: &gix::Repository) -> Option<String> {
     let name = repository.head_name().ok()??;
-    name.as_bstr().to_string().strip_prefix(HEADS).map(str::to_owned)
+    name.as_bstr()
+        .to_string()
+        .strip_prefix(HEADS)
+        .map(str::to_owned)
 }

@@ -33,7 +33,8 @@ impl GateSpec {
         let name = self.path.file_name().unwrap_or_default().to_string_lossy();
         let mut random = [0_u8; 8];
         // A name that is taken makes creating the directory fail, which is all that matters.
-        let _ = fs::File::open("/dev/urandom").and_then(|mut file| std::io::Read::read_exact(&mut file, &mut random));
+        let _ = fs::File::open("/dev/urandom")
+            .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut random));
         let random: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
         self.parent().join(format!(".{name}.{what}-{random}"))
     }
@@ -52,12 +53,23 @@ pub(crate) fn private_dir(dir: &Path) -> Result<(), Fault> {
 }
 
 /// Makes an empty bare repository that nobody else can see yet.
-pub(crate) fn create(dir: &Path, head: &str, url: Option<&GateUrl>) -> Result<gix::Repository, Fault> {
+pub(crate) fn create(
+    dir: &Path,
+    head: &str,
+    url: Option<&GateUrl>,
+) -> Result<gix::Repository, Fault> {
     DirBuilder::new()
         .mode(0o700)
         .create(dir)
         .map_err(|error| Fault::io("create the directory", dir, &error))?;
-    for part in ["objects/info", "objects/pack", "refs/heads", "refs/tags", "info", "hooks"] {
+    for part in [
+        "objects/info",
+        "objects/pack",
+        "refs/heads",
+        "refs/tags",
+        "info",
+        "hooks",
+    ] {
         let part = dir.join(part);
         DirBuilder::new()
             .recursive(true)
@@ -77,7 +89,10 @@ fn config_text(url: Option<&GateUrl>) -> String {
                     [gc]\n\tauto = 0\n\treflogExpire = never\n\treflogExpireUnreachable = never\n"
         .to_owned();
     if let Some(url) = url {
-        let url = url.without_password().replace('\\', "\\\\").replace('"', "\\\"");
+        let url = url
+            .without_password()
+            .replace('\\', "\\\\")
+            .replace('"', "\\\"");
         text.push_str(&format!(
             "[remote \"origin\"]\n\turl = \"{url}\"\n\tfetch = +refs/heads/*:refs/terok/upstream/*\n"
         ));
@@ -86,7 +101,10 @@ fn config_text(url: Option<&GateUrl>) -> String {
 }
 
 /// Brings the configuration to what it has to be; true if it was a mirror of the reference.
-pub(crate) fn align_config(repository: &gix::Repository, url: Option<&GateUrl>) -> Result<bool, Fault> {
+pub(crate) fn align_config(
+    repository: &gix::Repository,
+    url: Option<&GateUrl>,
+) -> Result<bool, Fault> {
     let path = repository.git_dir().join("config");
     let before = fs::read(&path).map_err(|error| Fault::io("read", &path, &error))?;
     let wanted = config_text(url);
@@ -161,7 +179,10 @@ pub(crate) fn open(path: &Path) -> Result<gix::Repository, Fault> {
     if !path.is_dir() {
         return Err(Fault::new(
             Kind::GateMissing,
-            format!("there is no gate at `{}` yet; sync it first", path.display()),
+            format!(
+                "there is no gate at `{}` yet; sync it first",
+                path.display()
+            ),
         )
         .with("path", path.to_string_lossy()));
     }
@@ -172,8 +193,13 @@ pub(crate) fn open(path: &Path) -> Result<gix::Repository, Fault> {
     let options = gix::open::Options::isolated()
         .open_path_as_is(true)
         .with(gix::sec::Trust::Full)
-        .config_overrides(["core.bigFileThreshold=8m", "core.filesRefLockTimeout=2000", "core.packedRefsTimeout=2000"]);
-    let mut repository = gix::open_opts(path, options).map_err(|error| corrupt(format!("{error:#}")))?;
+        .config_overrides([
+            "core.bigFileThreshold=8m",
+            "core.filesRefLockTimeout=2000",
+            "core.packedRefsTimeout=2000",
+        ]);
+    let mut repository =
+        gix::open_opts(path, options).map_err(|error| corrupt(format!("{error:#}")))?;
     if repository.object_hash() != gix::hash::Kind::Sha1 {
         return Err(corrupt("it does not use SHA-1".to_owned()));
     }
@@ -183,8 +209,16 @@ pub(crate) fn open(path: &Path) -> Result<gix::Repository, Fault> {
 
 /// Whether a directory has what every bare repository has.
 pub fn looks_like_bare_gate(path: &Path) -> bool {
-    let is_file = |name: &str| path.join(name).symlink_metadata().is_ok_and(|meta| meta.is_file());
-    let is_dir = |name: &str| path.join(name).symlink_metadata().is_ok_and(|meta| meta.is_dir());
+    let is_file = |name: &str| {
+        path.join(name)
+            .symlink_metadata()
+            .is_ok_and(|meta| meta.is_file())
+    };
+    let is_dir = |name: &str| {
+        path.join(name)
+            .symlink_metadata()
+            .is_ok_and(|meta| meta.is_dir())
+    };
     is_file("HEAD") && is_file("config") && is_dir("objects") && is_dir("refs")
 }
 

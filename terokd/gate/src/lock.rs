@@ -52,7 +52,10 @@ pub(crate) fn lock(spec: &GateSpec, control: &Control) -> Result<GateLock, Fault
             let by = holder.map_or(String::new(), |pid| format!(" (process {pid})"));
             let fault = Fault::new(
                 Kind::GateBusy,
-                format!("somebody else{by} has been working on `{}` for a minute; try again later", spec.path.display()),
+                format!(
+                    "somebody else{by} has been working on `{}` for a minute; try again later",
+                    spec.path.display()
+                ),
             );
             return Err(match holder {
                 Some(pid) => fault.with("pid", pid),

@@ -14,7 +14,10 @@ const LOOSE: usize = 27;
 pub(crate) fn after_sync(spec: &GateSpec) {
     let objects = spec.path.join("objects");
     let count = |dir: &str, end: &str| {
-        let entries = fs::read_dir(objects.join(dir)).into_iter().flatten().flatten();
+        let entries = fs::read_dir(objects.join(dir))
+            .into_iter()
+            .flatten()
+            .flatten();
         entries
             .filter(|entry| entry.file_name().to_string_lossy().ends_with(end))
             .count()
@@ -23,7 +26,15 @@ pub(crate) fn after_sync(spec: &GateSpec) {
         return;
     }
     let status = Command::new("nice")
-        .args(["-n", "10", "git", "-c", "core.hooksPath=/dev/null", "-c", "safe.directory=*"])
+        .args([
+            "-n",
+            "10",
+            "git",
+            "-c",
+            "core.hooksPath=/dev/null",
+            "-c",
+            "safe.directory=*",
+        ])
         .arg("-C")
         .arg(&spec.path)
         .args(["repack", "--quiet", "-d", "--geometric=2", "--write-midx"])

@@ -22,10 +22,12 @@ pub fn pending(spec: &GateSpec) -> Result<Vec<PendingOp>, Fault> {
     Ok(refs
         .heads
         .keys()
-        .filter_map(|branch| match judge(&repository, branch, sides(&refs, branch)) {
-            Verdict::Pending(op) => Some(op),
-            _ => None,
-        })
+        .filter_map(
+            |branch| match judge(&repository, branch, sides(&refs, branch)) {
+                Verdict::Pending(op) => Some(op),
+                _ => None,
+            },
+        )
         .collect())
 }
 
@@ -43,7 +45,11 @@ fn sides(refs: &Refs, branch: &str) -> Sides {
 ///
 /// # Errors
 /// A name is no branch name, there is no gate, or it cannot be written.
-pub fn apply_pending(spec: &GateSpec, ops: &[ConfirmedOp], control: &Control) -> Result<ApplyPendingResult, Fault> {
+pub fn apply_pending(
+    spec: &GateSpec,
+    ops: &[ConfirmedOp],
+    control: &Control,
+) -> Result<ApplyPendingResult, Fault> {
     for op in ops {
         check_branch(&op.branch)?;
     }
@@ -66,7 +72,10 @@ pub fn apply_pending(spec: &GateSpec, ops: &[ConfirmedOp], control: &Control) ->
                     result.refused.push(RefusedOp {
                         branch: op.branch.clone(),
                         kind: "branch_moved".to_owned(),
-                        message: format!("somebody is changing `{}`; look again ({why})", op.branch),
+                        message: format!(
+                            "somebody is changing `{}`; look again ({why})",
+                            op.branch
+                        ),
                     });
                     break;
                 }
@@ -78,7 +87,10 @@ pub fn apply_pending(spec: &GateSpec, ops: &[ConfirmedOp], control: &Control) ->
     Ok(result)
 }
 
-fn apply_one(repository: &gix::Repository, op: &ConfirmedOp) -> Result<Result<MovedBranch, RefusedOp>, CommitError> {
+fn apply_one(
+    repository: &gix::Repository,
+    op: &ConfirmedOp,
+) -> Result<Result<MovedBranch, RefusedOp>, CommitError> {
     let refused = |kind: &str, message: String| {
         Ok(Err(RefusedOp {
             branch: op.branch.clone(),
@@ -93,13 +105,19 @@ fn apply_one(repository: &gix::Repository, op: &ConfirmedOp) -> Result<Result<Mo
         return refused(
             "branch_moved",
             match now {
-                Some(now) => format!("`{}` is at {now} by now; look at what is pending again", op.branch),
+                Some(now) => format!(
+                    "`{}` is at {now} by now; look at what is pending again",
+                    op.branch
+                ),
                 None => format!("the gate no longer has `{}`", op.branch),
             },
         );
     }
     if !matches!(judge(repository, &op.branch, sides), Verdict::Pending(_)) {
-        return refused("invalid_argument", format!("nothing is pending for `{}`", op.branch));
+        return refused(
+            "invalid_argument",
+            format!("nothing is pending for `{}`", op.branch),
+        );
     }
     let mut edits = Edits::default();
     let backup_ref = apply_op(&mut edits, &refs, &op.branch, sides).map_err(CommitError::Fault)?;

@@ -4,7 +4,9 @@ use crate::crash::point;
 use crate::refs::{Edits, HEADS, Refs, UPSTREAM};
 use crate::sync::{Remote, not_there};
 use crate::walk::{count, is_ancestor, is_commit};
-use crate::{Control, GateSpec, GitTransport, Limits, RemoteRef, Upstream, check_branch, layout, lock};
+use crate::{
+    Control, GateSpec, GitTransport, Limits, RemoteRef, Upstream, check_branch, layout, lock,
+};
 use terok_proto::gate::PromoteResult;
 use terok_proto::{Fault, Kind};
 
@@ -31,7 +33,10 @@ pub fn promote(
     limits: &Limits,
     control: &Control,
 ) -> Result<PromoteResult, Fault> {
-    let target = request.upstream_branch.as_deref().unwrap_or(&request.branch);
+    let target = request
+        .upstream_branch
+        .as_deref()
+        .unwrap_or(&request.branch);
     check_branch(&request.branch)?;
     check_branch(target)?;
     if !spec.path.is_dir() {
@@ -52,7 +57,10 @@ pub fn promote(
     {
         return Err(Fault::new(
             Kind::BranchMoved,
-            format!("`{}` is at {commit}, not at the commit that was reviewed; review it again", request.branch),
+            format!(
+                "`{}` is at {commit}, not at the commit that was reviewed; review it again",
+                request.branch
+            ),
         )
         .with("branch", request.branch.as_str())
         .with("commit", commit.to_string()));
@@ -61,7 +69,11 @@ pub fn promote(
     let advertised = transport
         .ls_refs(upstream, &[&name], limits, control)
         .map_err(Fault::from)?;
-    let theirs = Remote::read(&advertised).map_err(Fault::from)?.heads.get(target).copied();
+    let theirs = Remote::read(&advertised)
+        .map_err(Fault::from)?
+        .heads
+        .get(target)
+        .copied();
     if let Some(theirs) = theirs
         && !is_commit(&repository, theirs)
     {
@@ -97,7 +109,15 @@ pub fn promote(
     }
     if theirs != Some(commit) {
         transport
-            .push(repository.git_dir(), upstream, commit, &name, theirs, limits, control)
+            .push(
+                repository.git_dir(),
+                upstream,
+                commit,
+                &name,
+                theirs,
+                limits,
+                control,
+            )
             .map_err(Fault::from)?;
     }
     point("gate.promote.pushed");
@@ -105,7 +125,12 @@ pub fn promote(
     let before = refs.upstream.get(target).copied();
     if before != Some(commit) {
         let mut edits = Edits::default();
-        edits.set(&format!("{UPSTREAM}{target}"), before, commit, "terok: promoted")?;
+        edits.set(
+            &format!("{UPSTREAM}{target}"),
+            before,
+            commit,
+            "terok: promoted",
+        )?;
         // The next sync notes it otherwise.
         if let Err(error) = edits.commit(&repository) {
             tracing::warn!(gate = %spec.path.display(), ?error, "cannot note what was promoted");

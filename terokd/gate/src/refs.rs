@@ -31,8 +31,12 @@ pub(crate) struct Refs {
 impl Refs {
     pub(crate) fn read(repository: &gix::Repository) -> Result<Self, Fault> {
         let mut refs = Self::default();
-        let platform = repository.references().map_err(|error| unreadable(repository, &error))?;
-        let all = platform.all().map_err(|error| unreadable(repository, &error))?;
+        let platform = repository
+            .references()
+            .map_err(|error| unreadable(repository, &error))?;
+        let all = platform
+            .all()
+            .map_err(|error| unreadable(repository, &error))?;
         for reference in all {
             // A ref whose file is torn is nobody's branch.
             let Ok(reference) = reference else { continue };
@@ -75,41 +79,56 @@ impl Edits {
     }
 
     /// Sets a ref that is at `old`, or is not there. A name that git does not take is refused.
-    pub(crate) fn set(&mut self, name: &str, old: Option<ObjectId>, new: ObjectId, message: &str) -> Result<(), Fault> {
+    pub(crate) fn set(
+        &mut self,
+        name: &str,
+        old: Option<ObjectId>,
+        new: ObjectId,
+        message: &str,
+    ) -> Result<(), Fault> {
         let expected = old.map_or(PreviousValue::MustNotExist, |old| {
             PreviousValue::MustExistAndMatch(Target::Object(old))
         });
-        self.push(name, Change::Update {
-            log: LogChange {
-                mode: RefLog::AndReference,
-                force_create_reflog: true,
-                message: message.into(),
+        self.push(
+            name,
+            Change::Update {
+                log: LogChange {
+                    mode: RefLog::AndReference,
+                    force_create_reflog: true,
+                    message: message.into(),
+                },
+                expected,
+                new: Target::Object(new),
             },
-            expected,
-            new: Target::Object(new),
-        })
+        )
     }
 
     /// Removes a ref that is at `old`.
     pub(crate) fn delete(&mut self, name: &str, old: ObjectId) -> Result<(), Fault> {
-        self.push(name, Change::Delete {
-            expected: PreviousValue::MustExistAndMatch(Target::Object(old)),
-            log: RefLog::AndReference,
-        })
+        self.push(
+            name,
+            Change::Delete {
+                expected: PreviousValue::MustExistAndMatch(Target::Object(old)),
+                log: RefLog::AndReference,
+            },
+        )
     }
 
     /// Points `HEAD` at a branch.
     pub(crate) fn point_head(&mut self, branch: &str) -> Result<(), Fault> {
         let target = full_name(branch)?;
-        self.push("HEAD", Change::Update {
-            log: LogChange {
-                mode: RefLog::AndReference,
-                force_create_reflog: false,
-                message: "terok: follow upstream".into(),
+        self.push(
+            "HEAD",
+            Change::Update {
+                log: LogChange {
+                    mode: RefLog::AndReference,
+                    force_create_reflog: false,
+                    message: "terok: follow upstream".into(),
+                },
+                expected: PreviousValue::Any,
+                new: Target::Symbolic(target),
             },
-            expected: PreviousValue::Any,
-            new: Target::Symbolic(target),
-        })
+        )
     }
 
     fn push(&mut self, name: &str, change: Change) -> Result<(), Fault> {
@@ -144,11 +163,21 @@ impl Edits {
             Ok(_) => Ok(()),
             Err(error) => {
                 let text = format!("{error:#}");
-                let storage = ["No space left", "Read-only file system", "Permission denied"];
+                let storage = [
+                    "No space left",
+                    "Read-only file system",
+                    "Permission denied",
+                ];
                 if storage.iter().any(|word| text.contains(word)) {
                     return Err(CommitError::Fault(
-                        Fault::new(Kind::StorageError, format!("cannot write the refs of `{}`: {text}", repository.git_dir().display()))
-                            .with("path", repository.git_dir().to_string_lossy()),
+                        Fault::new(
+                            Kind::StorageError,
+                            format!(
+                                "cannot write the refs of `{}`: {text}",
+                                repository.git_dir().display()
+                            ),
+                        )
+                        .with("path", repository.git_dir().to_string_lossy()),
                     ));
                 }
                 Err(CommitError::Moved(text))
@@ -185,7 +214,10 @@ fn full_name(name: &str) -> Result<FullName, Fault> {
 fn unreadable(repository: &gix::Repository, error: &dyn std::fmt::Display) -> Fault {
     Fault::new(
         Kind::GateCorrupt,
-        format!("the refs of `{}` cannot be read: {error}", repository.git_dir().display()),
+        format!(
+            "the refs of `{}` cannot be read: {error}",
+            repository.git_dir().display()
+        ),
     )
     .with("path", repository.git_dir().to_string_lossy())
 }

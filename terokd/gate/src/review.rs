@@ -6,7 +6,9 @@ use crate::commits::describe;
 use crate::refs::{CommitError, Edits, HEADS, Refs, UPSTREAM};
 use crate::sync::{Remote, missing, not_there};
 use crate::walk::{broken, count, is_commit, merge_base};
-use crate::{Control, GateSpec, GitTransport, Limits, TransportError, Upstream, check_branch, layout, lock};
+use crate::{
+    Control, GateSpec, GitTransport, Limits, TransportError, Upstream, check_branch, layout, lock,
+};
 use gix::ObjectId;
 use std::ops::ControlFlow;
 use std::time::SystemTime;
@@ -53,12 +55,20 @@ pub fn review(
     let repository = layout::open(&spec.path)?;
     let refs = Refs::read(&repository)?;
     if let Some(branch) = branch.filter(|branch| !refs.heads.contains_key(*branch)) {
-        return Err(Fault::invalid_argument(format!("the gate has no branch `{branch}`")));
+        return Err(Fault::invalid_argument(format!(
+            "the gate has no branch `{branch}`"
+        )));
     }
-    let snapshot_at = stale.then(|| crate::status::snapshot_at(&spec.path)).flatten();
+    let snapshot_at = stale
+        .then(|| crate::status::snapshot_at(&spec.path))
+        .flatten();
     let base = default_upstream(spec, &repository, &refs);
     let mut rows = Vec::new();
-    for (name, head) in refs.heads.iter().filter(|(name, _)| branch.is_none_or(|branch| branch == name.as_str())) {
+    for (name, head) in refs
+        .heads
+        .iter()
+        .filter(|(name, _)| branch.is_none_or(|branch| branch == name.as_str()))
+    {
         control.check().map_err(Fault::from)?;
         let against = refs.upstream.get(name).copied().or(base);
         if let Some(mut row) = row(&repository, name, *head, against)? {
@@ -85,7 +95,8 @@ pub(crate) fn look_upstream(
     if !wants.is_empty() {
         transport.fetch(repository.git_dir(), upstream, &wants, limits, control)?;
     }
-    let fresh = layout::open(repository.git_dir()).map_err(|fault| TransportError::Storage(fault.message))?;
+    let fresh = layout::open(repository.git_dir())
+        .map_err(|fault| TransportError::Storage(fault.message))?;
     let mut edits = Edits::default();
     let moved = |error: CommitError| TransportError::Storage(error.into_fault().message);
     let names = crate::sync::Names::new(refs.upstream.keys());
@@ -93,14 +104,19 @@ pub(crate) fn look_upstream(
         let before = refs.upstream.get(branch).copied();
         // What upstream had before a head went its own way is what tells a rewrite from lost work: a head that is not
         // simply behind keeps it until the next sync has judged it.
-        let settled = refs
-            .heads
-            .get(branch)
-            .is_none_or(|head| crate::walk::is_ancestor(&fresh, *head, *id) || crate::walk::is_ancestor(&fresh, *id, *head));
+        let settled = refs.heads.get(branch).is_none_or(|head| {
+            crate::walk::is_ancestor(&fresh, *head, *id)
+                || crate::walk::is_ancestor(&fresh, *id, *head)
+        });
         let fits = before.is_some() || names.has_room(branch);
         if before != Some(*id) && settled && fits && is_commit(&fresh, *id) {
             edits
-                .set(&format!("{UPSTREAM}{branch}"), before, *id, "terok: fetched")
+                .set(
+                    &format!("{UPSTREAM}{branch}"),
+                    before,
+                    *id,
+                    "terok: fetched",
+                )
                 .map_err(|fault| TransportError::Storage(fault.message))?;
         }
     }
@@ -108,8 +124,15 @@ pub(crate) fn look_upstream(
 }
 
 /// Upstream's default branch, against which a branch of the gate's own is measured.
-fn default_upstream(spec: &GateSpec, repository: &gix::Repository, refs: &Refs) -> Option<ObjectId> {
-    let names = [spec.default_branch.clone(), crate::compare::head_branch(repository)];
+fn default_upstream(
+    spec: &GateSpec,
+    repository: &gix::Repository,
+    refs: &Refs,
+) -> Option<ObjectId> {
+    let names = [
+        spec.default_branch.clone(),
+        crate::compare::head_branch(repository),
+    ];
     names
         .into_iter()
         .flatten()
@@ -135,7 +158,9 @@ fn row(
     let walk = repository
         .rev_walk([head])
         .with_hidden(hidden.iter().copied())
-        .sorting(gix::revision::walk::Sorting::ByCommitTime(Default::default()))
+        .sorting(gix::revision::walk::Sorting::ByCommitTime(
+            Default::default(),
+        ))
         .all()
         .map_err(|error| broken(repository, &error))?;
     let commits = walk
@@ -166,7 +191,11 @@ struct Extent {
 }
 
 /// Files and lines between two commits; a binary or enormous file counts as a file without lines.
-fn extent(repository: &gix::Repository, base: Option<ObjectId>, head: ObjectId) -> Result<Extent, Fault> {
+fn extent(
+    repository: &gix::Repository,
+    base: Option<ObjectId>,
+    head: ObjectId,
+) -> Result<Extent, Fault> {
     let fail = |error: &dyn std::fmt::Display| broken(repository, error);
     let tree_of = |id: ObjectId| -> Result<gix::Tree<'_>, Fault> {
         let commit = repository.find_commit(id).map_err(|error| fail(&error))?;
@@ -186,7 +215,7 @@ fn extent(repository: &gix::Repository, base: Option<ObjectId>, head: ObjectId) 
         options.track_rewrites(None);
     });
     changes
-        .for_each_to_obtain_tree(&new, |change| -> Result<ControlFlow<()>, std::convert::Infallible> {
+        .for_each_to_obtain_tree(&new, |change: gix::object::tree::diff::Change<'_, '_, '_>| -> Result<ControlFlow<()>, gix::Error> {
             if change.entry_mode().is_tree() {
                 return Ok(ControlFlow::Continue(()));
             }
@@ -212,5 +241,10 @@ fn extent(repository: &gix::Repository, base: Option<ObjectId>, head: ObjectId) 
 /// A moment of the file system as the wire has it.
 pub(crate) fn moment(time: SystemTime) -> Option<String> {
     let moment = jiff::Timestamp::try_from(time).ok()?;
-    Some(moment.round(jiff::Unit::Second).unwrap_or(moment).to_string())
+    Some(
+        moment
+            .round(jiff::Unit::Second)
+            .unwrap_or(moment)
+            .to_string(),
+    )
 }

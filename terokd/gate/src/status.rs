@@ -73,11 +73,15 @@ fn modified(path: &Path) -> Option<SystemTime> {
 
 /// Removes what a process left in the gate base that died while it made a gate, and packs that never got finished.
 pub fn recover(base: &Path) {
-    let Ok(entries) = fs::read_dir(base) else { return };
+    let Ok(entries) = fs::read_dir(base) else {
+        return;
+    };
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let left = name.starts_with('.')
-            && [".git.new-", ".git.trash-"].iter().any(|mark| name.contains(mark))
+            && [".git.new-", ".git.trash-"]
+                .iter()
+                .any(|mark| name.contains(mark))
             && entry.file_type().is_ok_and(|kind| kind.is_dir());
         if left {
             tracing::info!(dir = %entry.path().display(), "removing what an interrupted sync left");
@@ -90,7 +94,11 @@ pub fn recover(base: &Path) {
 
 fn clean_packs(gate: &Path) {
     let old = SystemTime::now() - std::time::Duration::from_secs(3600);
-    for entry in fs::read_dir(gate.join("objects/pack")).into_iter().flatten().flatten() {
+    for entry in fs::read_dir(gate.join("objects/pack"))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
         let name = entry.file_name().to_string_lossy().into_owned();
         // An hour: somebody else may be at it.
         if name.starts_with("tmp_") && modified(&entry.path()).is_some_and(|at| at < old) {

@@ -4,8 +4,8 @@ use crate::classify::{Sides, Verdict, judge};
 use crate::crash::point;
 use crate::refs::{ATTIC, CommitError, Edits, HEADS, Refs, TAGS, UPSTREAM};
 use crate::{
-    Advertisement, Control, GateSpec, GitTransport, Limits, PinnedKey, RemoteRef, TransportError, Upstream, backup,
-    cache, check_branch, layout, lock, walk,
+    Advertisement, Control, GateSpec, GitTransport, Limits, PinnedKey, RemoteRef, TransportError,
+    Upstream, backup, cache, check_branch, layout, lock, walk,
 };
 use gix::ObjectId;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -13,7 +13,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 use terok_proto::gate::{
-    AppliedKind, AppliedUpdate, BackupReason, GateOnlyBranch, GateSyncResult, PendingKind, PendingOp, PendingReason,
+    AppliedKind, AppliedUpdate, BackupReason, GateOnlyBranch, GateSyncResult, PendingKind,
+    PendingOp, PendingReason,
 };
 use terok_proto::{Fault, Kind};
 
@@ -96,7 +97,11 @@ pub fn sync(
     }
     let result = &mut report.result;
     result.success = result.errors.is_empty();
-    result.updated_branches = result.applied.iter().map(|update| update.branch.clone()).collect();
+    result.updated_branches = result
+        .applied
+        .iter()
+        .map(|update| update.branch.clone())
+        .collect();
     result.notes.truncate(MAX_NOTES);
     if result.success && upstream.is_some() {
         let moved = result.created || !result.applied.is_empty();
@@ -219,7 +224,11 @@ impl Run<'_> {
     }
 
     /// Asks upstream for what this sync is about.
-    fn ask(&mut self, upstream: &Upstream, everything: bool) -> Result<Advertisement, TransportError> {
+    fn ask(
+        &mut self,
+        upstream: &Upstream,
+        everything: bool,
+    ) -> Result<Advertisement, TransportError> {
         let named: Vec<String> = self
             .selection
             .iter()
@@ -230,20 +239,25 @@ impl Run<'_> {
         if prefixes.is_empty() && !everything {
             prefixes = vec![HEADS, TAGS];
         }
-        let mut advertised = self
-            .transport
-            .ls_refs(upstream, &prefixes, self.limits, self.control)?;
+        let mut advertised =
+            self.transport
+                .ls_refs(upstream, &prefixes, self.limits, self.control)?;
         self.report.pinned.append(&mut advertised.pinned);
         Ok(advertised)
     }
 
-    fn fetch(&mut self, repository: &Path, upstream: &Upstream, wants: &[RemoteRef]) -> Result<(), TransportError> {
+    fn fetch(
+        &mut self,
+        repository: &Path,
+        upstream: &Upstream,
+        wants: &[RemoteRef],
+    ) -> Result<(), TransportError> {
         if wants.is_empty() {
             return Ok(());
         }
-        let brought = self
-            .transport
-            .fetch(repository, upstream, wants, self.limits, self.control)?;
+        let brought =
+            self.transport
+                .fetch(repository, upstream, wants, self.limits, self.control)?;
         self.report.pinned.extend(brought.pinned);
         Ok(())
     }
@@ -273,7 +287,11 @@ impl Run<'_> {
     }
 
     fn fill(&mut self, new: &Path) -> Result<(), Trouble> {
-        let fallback = self.spec.default_branch.clone().unwrap_or_else(|| "main".to_owned());
+        let fallback = self
+            .spec
+            .default_branch
+            .clone()
+            .unwrap_or_else(|| "main".to_owned());
         let url = self.spec.upstream_url.as_ref();
         let Some(upstream) = self.upstream else {
             layout::create(new, &format!("{HEADS}{fallback}"), url)?;
@@ -337,8 +355,10 @@ impl Run<'_> {
 
     fn note_refused(&mut self, remote: &Remote) {
         for name in remote.refused.iter().take(MAX_NOTES) {
-            let shown = terok_proto::printable_line(name);
-            self.note(format!("upstream's `{shown}` is left out: a gate cannot have a ref of that name"));
+            let shown = terok_proto::error::printable_line(name);
+            self.note(format!(
+                "upstream's `{shown}` is left out: a gate cannot have a ref of that name"
+            ));
         }
     }
 
@@ -349,12 +369,20 @@ impl Run<'_> {
         }
     }
 
-    fn update(&mut self, repository: &gix::Repository, upstream: &Upstream, migrated: bool) -> Result<(), Trouble> {
+    fn update(
+        &mut self,
+        repository: &gix::Repository,
+        upstream: &Upstream,
+        migrated: bool,
+    ) -> Result<(), Trouble> {
         let advertised = self.ask(upstream, migrated)?;
         let remote = Remote::read(&advertised)?;
         let refs = Refs::read(repository)?;
         let silent = advertised.refs.is_empty() && !advertised.empty_confirmed;
-        if silent && self.selection.is_none() && !(refs.upstream.is_empty() && refs.heads.is_empty()) {
+        if silent
+            && self.selection.is_none()
+            && !(refs.upstream.is_empty() && refs.heads.is_empty())
+        {
             return Err(TransportError::Protocol(
                 "it shows no branches at all, though it had some; nothing was changed".to_owned(),
             )
@@ -381,13 +409,14 @@ impl Run<'_> {
                 Err(CommitError::Fault(fault)) => return Err(fault.into()),
                 Err(CommitError::Moved(why)) if attempt >= ATTEMPTS => {
                     self.report.result = base;
-                    self.report
-                        .result
-                        .errors
-                        .push(format!("the gate kept changing while it was synced; try again ({why})"));
+                    self.report.result.errors.push(format!(
+                        "the gate kept changing while it was synced; try again ({why})"
+                    ));
                     return Ok(());
                 }
-                Err(CommitError::Moved(why)) => tracing::debug!(why, "the gate changed; its refs are read again"),
+                Err(CommitError::Moved(why)) => {
+                    tracing::debug!(why, "the gate changed; its refs are read again")
+                }
             }
         }
         point("gate.sync.refs");
@@ -431,7 +460,10 @@ impl Run<'_> {
             .collect();
         let fresh = Names::new(remote.heads.keys());
         for branch in names {
-            let (gate, before) = (refs.heads.get(branch).copied(), refs.upstream.get(branch).copied());
+            let (gate, before) = (
+                refs.heads.get(branch).copied(),
+                refs.upstream.get(branch).copied(),
+            );
             let kept = refs.attic.get(branch).copied();
             let sides = Sides {
                 gate,
@@ -439,11 +471,18 @@ impl Run<'_> {
                 past: kept.or(before),
             };
             let waits = self
-                .decide(repository, &refs, &heads, branch, sides, migrated, &mut edits)
+                .decide(
+                    repository, &refs, &heads, branch, sides, migrated, &mut edits,
+                )
                 .map_err(CommitError::Fault)?;
             match (waits, kept, sides.past) {
                 (true, None, Some(past)) if attic.has_room(branch) => edits
-                    .set(&format!("{ATTIC}{branch}"), None, past, "terok: went pending")
+                    .set(
+                        &format!("{ATTIC}{branch}"),
+                        None,
+                        past,
+                        "terok: went pending",
+                    )
                     .map_err(CommitError::Fault)?,
                 (false, Some(kept), _) => edits
                     .delete(&format!("{ATTIC}{branch}"), kept)
@@ -453,7 +492,9 @@ impl Run<'_> {
             let name = format!("{UPSTREAM}{branch}");
             match (before, sides.upstream) {
                 (before, Some(now)) if before != Some(now) => {
-                    edits.set(&name, before, now, "terok: fetched").map_err(CommitError::Fault)?;
+                    edits
+                        .set(&name, before, now, "terok: fetched")
+                        .map_err(CommitError::Fault)?;
                 }
                 // A file in the way of a directory has to go before.
                 (Some(before), None) if !fresh.has_room(branch) => {
@@ -464,13 +505,18 @@ impl Run<'_> {
             }
         }
         if self.selection.is_none() {
-            self.tags(repository, &refs, remote, &mut edits).map_err(CommitError::Fault)?;
+            self.tags(repository, &refs, remote, &mut edits)
+                .map_err(CommitError::Fault)?;
         }
         if migrated {
-            let theirs: HashMap<&str, ObjectId> =
-                advertised.refs.iter().map(|r| (r.name.as_str(), r.id)).collect();
+            let theirs: HashMap<&str, ObjectId> = advertised
+                .refs
+                .iter()
+                .map(|r| (r.name.as_str(), r.id))
+                .collect();
             for (name, id) in &refs.foreign {
-                if name != "HEAD" && name.starts_with("refs/") && theirs.contains_key(name.as_str()) {
+                if name != "HEAD" && name.starts_with("refs/") && theirs.contains_key(name.as_str())
+                {
                     edits.delete(name, *id).map_err(CommitError::Fault)?;
                 }
             }
@@ -534,7 +580,9 @@ impl Run<'_> {
                         self.note(format!("`{branch}` was rewritten upstream; the old head {gate} is kept as a backup"));
                         self.applied(branch, AppliedKind::FastForward, Some(gate), new);
                     } else {
-                        self.note(format!("`{branch}` was deleted upstream; its head is kept as a backup"));
+                        self.note(format!(
+                            "`{branch}` was deleted upstream; its head is kept as a backup"
+                        ));
                     }
                     return Ok(false);
                 }
@@ -562,35 +610,59 @@ impl Run<'_> {
     }
 
     /// New tags come in; one that moved or went away upstream stays as it is.
-    fn tags(&mut self, repository: &gix::Repository, refs: &Refs, remote: &Remote, edits: &mut Edits) -> Result<(), Fault> {
+    fn tags(
+        &mut self,
+        repository: &gix::Repository,
+        refs: &Refs,
+        remote: &Remote,
+        edits: &mut Edits,
+    ) -> Result<(), Fault> {
         let names = Names::new(refs.tags.keys());
         for (tag, reference) in &remote.tags {
             match refs.tags.get(tag) {
                 Some(id) if *id == reference.id => {}
-                Some(_) => self.note(format!("tag `{tag}` moved upstream; the gate keeps its own")),
+                Some(_) => self.note(format!(
+                    "tag `{tag}` moved upstream; the gate keeps its own"
+                )),
                 None if !names.has_room(tag) => {
                     self.note(format!("upstream's tag `{tag}` is left out: the gate has a tag whose name is in its way"));
                 }
                 None if repository.has_object(reference.id) => {
-                    edits.set(&format!("{TAGS}{tag}"), None, reference.id, "terok: fetched")?;
+                    edits.set(
+                        &format!("{TAGS}{tag}"),
+                        None,
+                        reference.id,
+                        "terok: fetched",
+                    )?;
                 }
-                None => self.note(format!("upstream's tag `{tag}` is left out: its object did not come")),
+                None => self.note(format!(
+                    "upstream's tag `{tag}` is left out: its object did not come"
+                )),
             }
         }
         Ok(())
     }
 
     /// Points `HEAD` where upstream's does, if the gate has that branch; else keeps it while it is of use.
-    fn align_head(&mut self, repository: &gix::Repository, remote: Option<&Remote>) -> Result<(), Fault> {
+    fn align_head(
+        &mut self,
+        repository: &gix::Repository,
+        remote: Option<&Remote>,
+    ) -> Result<(), Fault> {
         let refs = Refs::read(repository)?;
-        let now = repository
-            .head_name()
-            .ok()
-            .flatten()
-            .and_then(|name| name.as_bstr().to_string().strip_prefix(HEADS).map(str::to_owned));
+        let now = repository.head_name().ok().flatten().and_then(|name| {
+            name.as_bstr()
+                .to_string()
+                .strip_prefix(HEADS)
+                .map(str::to_owned)
+        });
         let theirs = remote.and_then(|remote| remote.head.clone());
         let configured = self.spec.default_branch.clone();
-        let has = |branch: &Option<String>| branch.as_ref().is_some_and(|branch| refs.heads.contains_key(branch));
+        let has = |branch: &Option<String>| {
+            branch
+                .as_ref()
+                .is_some_and(|branch| refs.heads.contains_key(branch))
+        };
         let wanted = if has(&theirs) {
             theirs
         } else if has(&now) {
@@ -599,7 +671,10 @@ impl Run<'_> {
             configured
         } else if refs.heads.is_empty() {
             // Unborn: the first push should become what clones check out.
-            theirs.or(configured).or_else(|| now.clone()).or(Some("main".to_owned()))
+            theirs
+                .or(configured)
+                .or_else(|| now.clone())
+                .or(Some("main".to_owned()))
         } else {
             self.report.result.errors.push(
                 "the gate's HEAD names no branch that exists, so clones of it would be empty; set `git.default_branch`"
@@ -644,8 +719,15 @@ impl<'a> Names<'a> {
 }
 
 /// Replaces or removes a head as upstream has it; the old one is kept.
-pub(crate) fn apply_op(edits: &mut Edits, refs: &Refs, branch: &str, sides: Sides) -> Result<Option<String>, Fault> {
-    let Some(gate) = sides.gate else { return Ok(None) };
+pub(crate) fn apply_op(
+    edits: &mut Edits,
+    refs: &Refs,
+    branch: &str,
+    sides: Sides,
+) -> Result<Option<String>, Fault> {
+    let Some(gate) = sides.gate else {
+        return Ok(None);
+    };
     let kept = backup::keep(edits, refs, branch, gate, BackupReason::Sync)?;
     let head = format!("{HEADS}{branch}");
     match sides.upstream {
@@ -656,7 +738,11 @@ pub(crate) fn apply_op(edits: &mut Edits, refs: &Refs, branch: &str, sides: Side
 }
 
 /// What has to be downloaded.
-pub(crate) fn missing(repository: &gix::Repository, refs: &Refs, remote: &Remote) -> Vec<RemoteRef> {
+pub(crate) fn missing(
+    repository: &gix::Repository,
+    refs: &Refs,
+    remote: &Remote,
+) -> Vec<RemoteRef> {
     let heads = remote
         .heads
         .iter()
@@ -670,7 +756,9 @@ pub(crate) fn missing(repository: &gix::Repository, refs: &Refs, remote: &Remote
     let tags = remote
         .tags
         .iter()
-        .filter(|(tag, reference)| !refs.tags.contains_key(*tag) && !repository.has_object(reference.id))
+        .filter(|(tag, reference)| {
+            !refs.tags.contains_key(*tag) && !repository.has_object(reference.id)
+        })
         .map(|(_, reference)| reference.clone());
     heads.chain(tags).collect()
 }
@@ -726,6 +814,9 @@ pub(crate) fn remove(dir: &Path) {
 pub(crate) fn not_there(spec: &GateSpec) -> Fault {
     Fault::new(
         Kind::GateMissing,
-        format!("there is no gate at `{}` yet; sync it first", spec.path.display()),
+        format!(
+            "there is no gate at `{}` yet; sync it first",
+            spec.path.display()
+        ),
     )
 }

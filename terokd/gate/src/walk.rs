@@ -11,8 +11,16 @@ pub(crate) fn is_commit(repository: &gix::Repository, id: ObjectId) -> bool {
 }
 
 /// The best common ancestor, if the histories are related.
-pub(crate) fn merge_base(repository: &gix::Repository, a: ObjectId, b: ObjectId) -> Option<ObjectId> {
-    repository.merge_base(a, b).ok().map(gix::Id::detach)
+pub(crate) fn merge_base(
+    repository: &gix::Repository,
+    a: ObjectId,
+    b: ObjectId,
+) -> Option<ObjectId> {
+    repository
+        .merge_base(a, b)
+        .ok()
+        .flatten()
+        .map(|id| id.detach())
 }
 
 /// Whether `a` is `b` or one of its ancestors.
@@ -21,7 +29,11 @@ pub(crate) fn is_ancestor(repository: &gix::Repository, a: ObjectId, b: ObjectId
 }
 
 /// Commits that `of` reaches and `without` does not.
-pub(crate) fn count(repository: &gix::Repository, of: ObjectId, without: &[ObjectId]) -> Result<u64, Fault> {
+pub(crate) fn count(
+    repository: &gix::Repository,
+    of: ObjectId,
+    without: &[ObjectId],
+) -> Result<u64, Fault> {
     let walk = repository
         .rev_walk([of])
         .with_hidden(without.iter().copied())
@@ -38,6 +50,9 @@ pub(crate) fn count(repository: &gix::Repository, of: ObjectId, without: &[Objec
 /// A history that cannot be read to its end.
 pub(crate) fn broken(repository: &gix::Repository, error: &dyn std::fmt::Display) -> Fault {
     let dir = repository.git_dir().display();
-    Fault::new(Kind::GateCorrupt, format!("the history in `{dir}` cannot be read: {error}"))
-        .with("path", dir.to_string())
+    Fault::new(
+        Kind::GateCorrupt,
+        format!("the history in `{dir}` cannot be read: {error}"),
+    )
+    .with("path", dir.to_string())
 }
