@@ -1,14 +1,17 @@
 //! The daemon as one value: what it owns, how it starts, what it tells about itself, how it stops.
 
 use crate::events::{Bus, Filter};
+use crate::gates::{Activated, Gates};
+use crate::keys::Keys;
 use crate::ops::{Ops, Replay};
+use crate::polling::Polling;
 use crate::project::Domain;
 use crate::registry::{Registry, Snapshot};
 use crate::rpc::metrics::{Gauges, Metrics};
 use crate::socket::{self, Bound, Busy, Limits};
 use crate::store::Store;
 use crate::tasks::Tasks;
-use crate::{project, rpc, systemd};
+use crate::{project, rpc, systemd, vault};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,6 +46,10 @@ pub struct Settings {
     pub socket: Option<PathBuf>,
     /// A socket that was handed over.
     pub activated: Option<std::os::unix::net::UnixListener>,
+    /// A listener for the gate server that was handed over.
+    pub gate_listener: Activated,
+    /// Where a keyring is asked for.
+    pub session_bus: terok_vault::SessionBus,
 }
 
 /// One daemon.
@@ -66,6 +73,12 @@ pub struct Daemon {
     pub replay: Replay,
     /// What can be done with projects.
     pub domain: Domain,
+    /// Gates and their upstreams.
+    pub gates: Gates,
+    /// SSH keys, and the vault they are in.
+    pub keys: Keys,
+    /// When upstreams are asked.
+    pub polling: Polling,
     /// Filled once, by the method table.
     pub(crate) methods: OnceLock<Vec<&'static MethodInfo>>,
     started: Instant,
@@ -112,8 +125,36 @@ pub async fn start(env: Environment, settings: Settings) -> Result<Running, Star
     let registry = Registry::start(Arc::clone(&env), bus.clone(), tasks.clone()).await?;
     let snapshot = registry.snapshot();
     let store = Store::open(&snapshot.paths.terokd_dir.join("state.db")).await?;
-    let (ops, resumable) = Ops::open(store, bus.clone(), tasks.clone()).await?;
-    let domain = Domain::new(Arc::clone(&env), registry.clone(), bus.clone());
+    let (ops, resumable) = Ops::open(store.clone(), bus.clone(), tasks.clone()).await?;
+    let bus_address = settings.session_bus;
+    let vault = vault::start(&registry, &bus, &tasks, bus_address);
+    let gates = Gates::new(
+        Arc::clone(&env),
+        registry.clone(),
+        bus.clone(),
+        tasks.clone(),
+        vault.clone(),
+    );
+    let upstreams = Arc::new(gates.clone());
+    let polling = Polling::start(
+        upstreams,
+        Arc::clone(&env),
+        registry.clone(),
+        bus.clone(),
+        tasks.clone(),
+        store.clone(),
+    )
+    .await?;
+    gates.attach(polling.clone());
+    gates.serve(&store, settings.gate_listener).await?;
+    let keys = Keys::new(vault.clone(), gates.clone(), registry.clone());
+    let domain = Domain::new(
+        Arc::clone(&env),
+        registry.clone(),
+        bus.clone(),
+        vault,
+        gates.clone(),
+    );
     let daemon = Arc::new(Daemon {
         limits: limits(&snapshot.global.terokd),
         metrics: Arc::default(),
@@ -130,6 +171,9 @@ pub async fn start(env: Environment, settings: Settings) -> Result<Running, Star
         registry,
         ops,
         domain,
+        gates,
+        keys,
+        polling,
     });
     project::resume(&daemon.domain, &daemon.ops, resumable).await;
     daemon.announce(bound);

@@ -58,29 +58,23 @@ impl Keys {
     ) -> Result<SshInitResult, Fault> {
         let entry = self.registry.project(id)?;
         let dir = ProjectId::parse(entry.dir_name())?;
-        let _lock = self
-            .registry
-            .lock_write(std::slice::from_ref(&dir))
-            .await?;
+        let _lock = self.registry.lock_write(std::slice::from_ref(&dir)).await?;
         let entry = self.registry.project(id)?;
         let project = entry.project()?;
-        let (key, created) = self
+        let key = self
             .vault
-            .provision_key(&project.id, key_type.unwrap_or("ed25519"), comment, force)
+            .provision_key(&project.id, key_type, comment.as_deref(), force)
             .await?;
+        let upstream = project.config.upstream_url.as_deref();
         let mut result = SshInitResult {
-            key_id: key.key_id,
-            key_type: key.key_type,
-            fingerprint: key.fingerprint,
-            comment: key.comment,
-            public_line: key.public_line,
-            created: Some(created),
+            key_id: key.row.key_id,
+            key_type: key.row.key_type,
+            fingerprint: key.row.fingerprint,
+            comment: key.row.comment,
+            public_line: key.row.public_line,
+            created: Some(key.created),
             needs_registration: Some(project.needs_ssh_key_registration),
-            deploy_key_url: project
-                .config
-                .upstream_url
-                .as_deref()
-                .and_then(deploy_key_url),
+            deploy_key_url: upstream.and_then(deploy_key_url),
             text: None,
         };
         result.text = Some(ssh_summary(&result));
@@ -96,18 +90,10 @@ impl Keys {
         scope: Option<String>,
         request: VaultImportSshKey,
     ) -> Result<ImportResult, Fault> {
-        let source = match (request.path, request.private_key) {
-            (Some(path), None) => terok_vault::ImportSource::Path(path.into()),
-            (None, Some(key)) => terok_vault::ImportSource::Text(key),
-            _ => {
-                return Err(Fault::invalid_argument(
-                    "give either `path` or `private_key`, and not both",
-                ));
-            }
-        };
         self.vault
-            .import(ImportRequest {
-                source,
+            .import_key(ImportRequest {
+                path: request.path.map(Into::into),
+                private_key: request.private_key,
                 public_key: request.public_key,
                 passphrase: request.passphrase,
                 comment: request.comment,
@@ -155,7 +141,7 @@ impl Keys {
     ) -> Result<KeyRegistration, Fault> {
         let entry = self.registry.project(id)?;
         let project: &Project = entry.project()?;
-        let keys = match self.vault.list_keys(Some(&project.id)).await {
+        let keys = match self.vault.keys(&project.id).await {
             Ok(keys) => keys,
             Err(fault) if fault.kind == Kind::VaultLocked => Vec::new(),
             Err(fault) => return Err(fault),
@@ -278,7 +264,12 @@ mod tests {
             page("git@gitlab.com:group/sub/r.git").as_deref(),
             Some("https://gitlab.com/group/sub/r/-/settings/repository#js-deploy-keys-settings")
         );
-        for none in ["git@example.org:o/r.git", "git@github.com:r", "", "git@github.com:o/<r>"] {
+        for none in [
+            "git@example.org:o/r.git",
+            "git@github.com:r",
+            "",
+            "git@github.com:o/<r>",
+        ] {
             assert_eq!(page(none), None, "{none}");
         }
     }

@@ -43,6 +43,14 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 const ALREADY_RUNNING: u8 = 4;
 
 fn main() -> ExitCode {
+    // Git's hook is short-lived and called for every push: no arguments, no configuration, no runtime.
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|word| word == "gate-hook")
+    {
+        return terok_gate_server::hook::run();
+    }
+    terok_gate::set_crash_hook(terokd::crash::point);
     let arguments = Arguments::parse();
     if let Some(reference) = arguments.reference {
         return print(reference);
@@ -80,6 +88,7 @@ fn main() -> ExitCode {
     let settings = Settings {
         socket: arguments.socket,
         activated,
+        ..Settings::default()
     };
     let end = runtime.block_on(serve(env, settings));
     runtime.shutdown_timeout(Duration::from_secs(2));

@@ -4,7 +4,10 @@
 //! what the tables mean. A file that is no database is set aside, never deleted; a file that cannot be used for
 //! another reason is left alone and named in the fault.
 
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteSynchronous,
+};
 use sqlx::{ConnectOptions, Connection};
 use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io;
@@ -19,7 +22,11 @@ use tokio::sync::{Mutex, MutexGuard};
 const MIGRATIONS: &[&str] = &[
     include_str!("store/0001_operations.sql"),
     include_str!("store/0002_gate_polls.sql"),
+    include_str!("store/0003_gate_tokens.sql"),
 ];
+
+/// How long a connection of the pool stays open unused.
+const IDLE: Duration = Duration::from_secs(30);
 
 /// How long a statement waits for another process, such as a backup.
 const BUSY: Duration = Duration::from_secs(5);
@@ -95,6 +102,15 @@ impl Store {
     /// The connection that reads.
     pub async fn reader(&self) -> MutexGuard<'_, SqliteConnection> {
         self.inner.reader.lock().await
+    }
+
+    /// Connections for those who bring statements of their own; there are none while nobody uses them.
+    pub fn pool(&self) -> SqlitePool {
+        SqlitePoolOptions::new()
+            .max_connections(1)
+            .min_connections(0)
+            .idle_timeout(IDLE)
+            .connect_lazy_with(options(&self.inner.path))
     }
 
     /// A failure of a statement, as the caller learns of it.
@@ -173,13 +189,7 @@ async fn connect(path: &Path) -> Result<(SqliteConnection, SqliteConnection), Op
             OpenError::Fault(fault("open", path, &error))
         }
     };
-    let options = SqliteConnectOptions::new()
-        .filename(path)
-        .busy_timeout(BUSY)
-        .synchronous(SqliteSynchronous::Full)
-        .statement_cache_capacity(16)
-        .pragma("cache_size", "-256")
-        .disable_statement_logging();
+    let options = options(path);
     let mut writer = options
         .clone()
         .journal_mode(SqliteJournalMode::Wal)
@@ -211,6 +221,16 @@ async fn connect(path: &Path) -> Result<(SqliteConnection, SqliteConnection), Op
     }
     let reader = options.read_only(true).connect().await.map_err(failed)?;
     Ok((writer, reader))
+}
+
+fn options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .busy_timeout(BUSY)
+        .synchronous(SqliteSynchronous::Full)
+        .statement_cache_capacity(16)
+        .pragma("cache_size", "-256")
+        .disable_statement_logging()
 }
 
 /// Applies the steps after `from`, all or none.

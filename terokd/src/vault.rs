@@ -31,9 +31,18 @@ pub fn start(registry: &Registry, bus: &Bus, tasks: &Tasks, session_bus: Session
     let vault = Vault::new(settings, config, panicked);
     tasks.spawn(
         "vault settings",
-        follow_config(vault.clone(), registry.clone(), bus.clone(), tasks.clone(), session_bus),
+        follow_config(
+            vault.clone(),
+            registry.clone(),
+            bus.clone(),
+            tasks.clone(),
+            session_bus,
+        ),
     );
-    tasks.spawn("vault events", tell(vault.clone(), bus.clone(), tasks.clone()));
+    tasks.spawn(
+        "vault events",
+        tell(vault.clone(), bus.clone(), tasks.clone()),
+    );
     vault
 }
 
@@ -155,11 +164,19 @@ fn draft(event: VaultEvent) -> Draft {
             let data = json!({"scope": scope, "fingerprint": fingerprint});
             about(EventKind::VaultSigned, scope, data)
         }
-        VaultEvent::KeyMinted { scope, key_id, fingerprint } => {
+        VaultEvent::KeyMinted {
+            scope,
+            key_id,
+            fingerprint,
+        } => {
             let data = json!({"scope": scope, "key_id": key_id, "fingerprint": fingerprint});
             about(EventKind::VaultKeyMinted, scope, data)
         }
-        VaultEvent::KeyRotated { scope, key_id, fingerprint } => {
+        VaultEvent::KeyRotated {
+            scope,
+            key_id,
+            fingerprint,
+        } => {
             let data = json!({"scope": scope, "key_id": key_id, "fingerprint": fingerprint});
             about(EventKind::VaultKeyRotated, scope, data)
         }

@@ -91,6 +91,13 @@ impl Environment {
             .filter(|value| !value.is_empty())
     }
 
+    /// All variables.
+    pub fn vars(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.vars
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
     /// `text` with a leading `~` or `~user` replaced.
     pub fn expand_user(&self, text: &str) -> Result<PathBuf, UnknownUser> {
         let Some(rest) = text.strip_prefix('~') else {

@@ -139,6 +139,19 @@ pub fn create_dir_private(path: &Path) -> Result<(), Fault> {
     create_dir_all_mode(path, 0o700)
 }
 
+/// Takes a file's permissions for others away, if it is there.
+///
+/// # Errors
+/// `storage_error`
+pub fn make_private(path: &Path) -> Result<(), Fault> {
+    match std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Fault::io("change the mode of", path, &error))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Makes a directory with that mode, and those above it that are missing. An existing one is left as it is.
 ///
 /// # Errors

@@ -132,7 +132,10 @@ where
     /// The run has ended; one that was begun since then under the same key stays.
     fn over(&self, key: &K, number: u64) {
         let mut running = self.running();
-        if running.get(key).is_some_and(|flight| flight.number == number) {
+        if running
+            .get(key)
+            .is_some_and(|flight| flight.number == number)
+        {
             running.remove(key);
         }
     }

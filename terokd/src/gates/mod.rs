@@ -5,7 +5,10 @@
 
 mod flight;
 mod polls;
+mod server;
 mod spec;
+
+pub use server::Activated;
 
 use crate::events::{Bus, Draft};
 use crate::ops::OpCx;
@@ -19,8 +22,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use terok_config::env::Environment;
+use terok_config::global::typed::GitBackend;
 use terok_config::id::ProjectId;
-use terok_gate::{Control, GitTransport, GixTransport, CliTransport, HostEnv, Limits};
+use terok_gate::{
+    CliTransport, Control, GateSpec, GitTransport, GixTransport, HostEnv, Limits, PinnedKey,
+    PromoteRequest, Reach, SyncOptions, SyncReport, Upstream,
+};
 use terok_proto::events::EventKind;
 use terok_proto::gate::{
     ApplyPendingResult, BranchSyncResult, ConfirmedOp, GateBackup, GateStalenessInfo, GateStatus,
@@ -78,6 +85,7 @@ struct Inner {
     syncs: Flights<(PathBuf, SyncRequest), GateSyncResult>,
     /// Set once, by the wiring: polling asks gates, and gates tell polling.
     polling: OnceLock<Polling>,
+    server: OnceLock<server::Served>,
 }
 
 impl Gates {
@@ -101,6 +109,7 @@ impl Gates {
                 locks: GateLocks::default(),
                 syncs: Flights::default(),
                 polling: OnceLock::new(),
+                server: OnceLock::new(),
             }),
         }
     }
@@ -165,15 +174,28 @@ impl Gates {
             branches: request.branches.clone(),
             force_reinit: request.force_reinit,
             auto_apply_lossless: keys.auto_apply_lossless,
-            backup_retention_days: keys.backup_retention_days,
+            backup_retention_days: u64::from(keys.backup_retention_days),
         };
         let (spec, transport) = (subject.spec()?, self.transport(&subject));
-        let control = self.control(stop).with_progress(move |at| report(progress_of(at)));
+        let control = self
+            .control(stop)
+            .with_progress(move |at| report(progress_of(at)));
         let existed = gate.is_dir();
         let lock = self.inner.locks.lock(&gate).await;
         let outcome = blocking(move || {
-            let limits = if existed { Limits::default() } else { Limits::first_clone() };
-            terok_gate::sync(&spec, upstream.as_ref(), &*transport, &options, &limits, &control)
+            let limits = if existed {
+                Limits::default()
+            } else {
+                Limits::first_clone()
+            };
+            terok_gate::sync(
+                &spec,
+                upstream.as_ref(),
+                &*transport,
+                &options,
+                &limits,
+                &control,
+            )
         })
         .await;
         drop(lock);
@@ -220,20 +242,19 @@ impl Gates {
         branch: Option<String>,
     ) -> Result<GateStalenessInfo, Fault> {
         let subject = self.subject(id)?;
-        let (upstream, why) = match self.upstream(&subject, None, false).await {
-            Ok(upstream) => (upstream, None),
-            Err(fault) => (None, Some(fault)),
-        };
+        let upstream = self.upstream(&subject, None, false).await;
         let (spec, transport) = (subject.spec()?, self.transport(&subject));
         let control = self.control(CancellationToken::new());
         blocking(move || {
-            let access = match (&upstream, why) {
-                (_, Some(fault)) => Reach::Refused(fault),
-                (Some(upstream), None) => Reach::Upstream(upstream),
-                (None, None) => Reach::None,
-            };
             let limits = Limits::default();
-            terok_gate::compare(&spec, access, &*transport, branch.as_deref(), &limits, &control)
+            terok_gate::compare(
+                &spec,
+                reach(&upstream),
+                &*transport,
+                branch.as_deref(),
+                &limits,
+                &control,
+            )
         })
         .await
     }
@@ -293,8 +314,8 @@ impl Gates {
         id: &ProjectId,
         ops: Vec<ConfirmedOp>,
     ) -> Result<ApplyPendingResult, Fault> {
-        self.changing(id, "applying changes to a gate", move |spec| {
-            terok_gate::apply_pending(spec, &ops)
+        self.changing(id, "applying changes to a gate", move |spec, control| {
+            terok_gate::apply_pending(spec, &ops, control)
         })
         .await
     }
@@ -317,8 +338,8 @@ impl Gates {
         id: &ProjectId,
         reference: String,
     ) -> Result<MovedBranch, Fault> {
-        self.changing(id, "restoring a backup", move |spec| {
-            terok_gate::restore_backup(spec, &reference)
+        self.changing(id, "restoring a backup", move |spec, control| {
+            terok_gate::restore_backup(spec, &reference, control)
         })
         .await
     }
@@ -337,8 +358,8 @@ impl Gates {
         let Some(days) = older_than_days.or((retention > 0).then_some(retention)) else {
             return Ok(PrunedBackups::default());
         };
-        self.changing(id, "removing backups", move |spec| {
-            terok_gate::prune_backups(spec, days)
+        self.changing(id, "removing backups", move |spec, control| {
+            terok_gate::prune_backups(spec, days, control)
         })
         .await
     }
@@ -353,13 +374,23 @@ impl Gates {
         branch: Option<String>,
     ) -> Result<Vec<ReviewRow>, Fault> {
         let subject = self.subject(id)?;
-        let upstream = self.upstream(&subject, None, false).await.unwrap_or_default();
+        let upstream = self
+            .upstream(&subject, None, false)
+            .await
+            .unwrap_or_default();
         let (spec, transport) = (subject.spec()?, self.transport(&subject));
         let control = self.control(CancellationToken::new());
         let lock = self.inner.locks.lock(&subject.path).await;
         let rows = blocking(move || {
             let limits = Limits::default();
-            terok_gate::review(&spec, upstream.as_ref(), &*transport, branch.as_deref(), &limits, &control)
+            terok_gate::review(
+                &spec,
+                upstream.as_ref(),
+                &*transport,
+                branch.as_deref(),
+                &limits,
+                &control,
+            )
         })
         .await;
         drop(lock);
@@ -389,12 +420,16 @@ impl Gates {
         let (spec, transport) = (subject.spec()?, self.transport(&subject));
         let progress = cx.clone();
         let control = self
-            .control(cx.token())
+            .control(cx.token().clone())
             .with_progress(move |at| progress.progress(progress_of(at)));
         let lock = self.inner.locks.lock(&subject.path).await;
         let outcome = blocking(move || {
             let limits = Limits::default();
-            let request = PromoteRequest { branch, upstream_branch, expect_commit };
+            let request = PromoteRequest {
+                branch,
+                upstream_branch,
+                expect_commit,
+            };
             terok_gate::promote(&spec, &upstream, &*transport, &request, &limits, &control)
         })
         .await;
@@ -421,7 +456,10 @@ impl Gates {
         let transport = self.transport(&subject);
         let control = self.control(CancellationToken::new());
         blocking(move || {
-            let limits = Limits { ls_refs: PROBE, ..Limits::default() };
+            let limits = Limits {
+                ls_refs: PROBE,
+                ..Limits::default()
+            };
             transport
                 .ls_refs(&upstream, &["HEAD"], &limits, &control)
                 .map(drop)
@@ -465,13 +503,14 @@ impl Gates {
         &self,
         id: &ProjectId,
         what: &str,
-        change: impl FnOnce(&GateSpec) -> Result<T, Fault> + Send + 'static,
+        change: impl FnOnce(&GateSpec, &Control) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Fault> {
         self.refuse_while_panicked(what)?;
         let subject = self.subject(id)?;
         let spec = subject.spec()?;
         let lock = self.inner.locks.lock(&subject.path).await;
-        let changed = blocking(move || change(&spec)).await?;
+        let control = self.control(CancellationToken::new());
+        let changed = blocking(move || change(&spec, &control)).await?;
         drop(lock);
         self.look_again(&subject).await;
         Ok(changed)
@@ -492,8 +531,12 @@ impl Gates {
     fn refuse_conflicts(&self, subject: &Subject) -> Result<(), Fault> {
         let sharers = self.sharers(&subject.path);
         let own = subject.config.upstream_url.as_deref();
-        let shown = |url: Option<&str>| url.map_or("<not configured>".to_owned(), ToOwned::to_owned);
-        for (other, url) in sharers.iter().filter(|(other, _)| *other != subject.config.id) {
+        let shown =
+            |url: Option<&str>| url.map_or("<not configured>".to_owned(), ToOwned::to_owned);
+        for (other, url) in sharers
+            .iter()
+            .filter(|(other, _)| *other != subject.config.id)
+        {
             if own.is_some() && own == url.as_deref() {
                 continue;
             }
@@ -571,16 +614,17 @@ impl Gates {
         };
         match outcome {
             Ok(report) => {
-                for pinned in &report.pinned {
-                    let data = json!({"host": pinned.host, "key_type": pinned.key_type, "fingerprint": pinned.fingerprint});
-                    tracing::info!(host = pinned.host, fingerprint = pinned.fingerprint, "host key pinned");
-                    self.tell(gate, EventKind::HostKeyPinned, &data);
-                }
+                self.tell_pinned(gate, &report.pinned);
                 let result = &report.result;
                 if result.success {
-                    self.tell(gate, EventKind::GateSynced, &json!({"gate_path": path, "result": result}));
+                    self.tell(
+                        gate,
+                        EventKind::GateSynced,
+                        &json!({"gate_path": path, "result": result}),
+                    );
                 } else {
-                    let data = json!({"gate_path": path, "result": result, "errors": result.errors});
+                    let data =
+                        json!({"gate_path": path, "result": result, "errors": result.errors});
                     self.tell(gate, EventKind::GateSyncFailed, &data);
                 }
                 if !result.pending.is_empty() {
@@ -593,7 +637,9 @@ impl Gates {
                 self.tell(gate, EventKind::GateSyncFailed, &data);
             }
         }
-        let Some(polling) = self.inner.polling.get() else { return };
+        let Some(polling) = self.inner.polling.get() else {
+            return;
+        };
         let failed = error.is_some();
         polling.note_sync(gate, error).await;
         polling.reconfigure();
@@ -605,13 +651,33 @@ impl Gates {
         }
     }
 
+    /// A host key that was met for the first time is worth a look.
+    fn tell_pinned(&self, gate: &Path, pinned: &[PinnedKey]) {
+        for key in pinned {
+            tracing::info!(
+                host = key.host,
+                fingerprint = key.fingerprint,
+                "host key pinned"
+            );
+            let data =
+                json!({"host": key.host, "key_type": key.key_type, "fingerprint": key.fingerprint});
+            self.tell(gate, EventKind::HostKeyPinned, &data);
+        }
+    }
+
     /// Tells polling how the gate stands now, by what was last heard of upstream.
     async fn look_again(&self, subject: &Subject) {
-        let Some(polling) = self.inner.polling.get() else { return };
+        let Some(polling) = self.inner.polling.get() else {
+            return;
+        };
         let Ok(spec) = subject.spec() else { return };
-        let looked = blocking(move || Ok(terok_gate::compare_with_snapshot(&spec, None))).await;
+        let looked = blocking(move || Ok(terok_gate::compare_with_snapshot(&spec))).await;
         if let Ok(Some(staleness)) = looked {
-            let outcome = crate::polling::Outcome { staleness, changed: Vec::new(), failure: None };
+            let outcome = crate::polling::Outcome {
+                staleness,
+                changed: Vec::new(),
+                failure: None,
+            };
             polling.observe(&subject.path, outcome).await;
         }
     }
@@ -619,8 +685,19 @@ impl Gates {
     /// Tells every project that shares the gate.
     fn tell(&self, gate: &Path, kind: EventKind, data: &serde_json::Value) {
         for (project, _) in self.sharers(gate) {
-            self.inner.bus.publish(Draft::new(kind).project(project).data(data.clone()));
+            self.inner
+                .bus
+                .publish(Draft::new(kind).project(project).data(data.clone()));
         }
+    }
+}
+
+/// Whether there is somebody to ask.
+fn reach(upstream: &Result<Option<Upstream>, Fault>) -> Reach<'_> {
+    match upstream {
+        Ok(Some(upstream)) => Reach::Upstream(upstream),
+        Ok(None) => Reach::None,
+        Err(fault) => Reach::Refused(fault),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What polling asks of gates.
 
-use super::{Gates, SyncRequest, blocking};
+use super::{Gates, SyncRequest, blocking, reach};
 use crate::polling::{Failure, Outcome, Target, Upstreams};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -46,22 +46,25 @@ impl Upstreams for Gates {
 impl Gates {
     async fn poll_target(&self, target: &Target) -> Outcome {
         match self.ask(target).await {
-            Ok(report) => Outcome {
-                staleness: report.staleness,
-                changed: report.changed,
-                failure: report.failure.map(|failure| Failure {
-                    kind: failure.kind,
-                    message: failure.message,
-                    retry_after: failure.retry_after,
-                }),
-            },
+            Ok(report) => {
+                self.tell_pinned(&target.gate_path, &report.pinned);
+                Outcome {
+                    staleness: report.staleness,
+                    changed: report.changed,
+                    failure: report.failure.map(|failure| Failure {
+                        kind: failure.kind,
+                        message: failure.message,
+                        retry_after: failure.retry_after,
+                    }),
+                }
+            }
             Err(fault) => refused(target, &fault),
         }
     }
 
     async fn ask(&self, target: &Target) -> Result<PollReport, Fault> {
         let subject = self.subject(&first(target)?)?;
-        let upstream = self.upstream(&subject, None, true).await?;
+        let upstream = self.upstream(&subject, None, true).await;
         let (spec, transport) = (subject.spec()?, self.transport(&subject));
         let control = self.control(CancellationToken::new());
         let seconds = subject.snapshot.global.terokd.polling.timeout_seconds;
@@ -71,7 +74,14 @@ impl Gates {
                 ls_refs: Duration::from_secs(seconds.max(1)),
                 ..Limits::default()
             };
-            terok_gate::poll(&spec, upstream.as_ref(), &*transport, wanted.as_deref(), &limits, &control)
+            terok_gate::poll(
+                &spec,
+                reach(&upstream),
+                &*transport,
+                wanted.as_deref(),
+                &limits,
+                &control,
+            )
         })
         .await
     }

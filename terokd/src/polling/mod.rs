@@ -116,6 +116,11 @@ impl Polling {
         self.schedule().summary(Instant::now())
     }
 
+    /// Everything on the schedule.
+    pub fn targets(&self) -> Vec<Arc<Target>> {
+        self.schedule().targets()
+    }
+
     /// What is remembered of one gate, whether it is polled or not.
     pub fn last_known(&self, gate: &Path) -> Option<Row> {
         self.schedule().last_known(gate)

@@ -391,6 +391,13 @@ impl Schedule {
         }
     }
 
+    pub(super) fn targets(&self) -> Vec<Arc<Target>> {
+        self.entries
+            .values()
+            .map(|entry| Arc::clone(&entry.target))
+            .collect()
+    }
+
     pub(super) fn last_known(&self, gate: &Path) -> Option<Row> {
         match self.entries.get(gate) {
             Some(entry) => Some(entry.row.clone()),

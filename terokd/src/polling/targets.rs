@@ -110,8 +110,5 @@ fn is_there(gate: &Path) -> bool {
 
 /// Host of a URL, for limits; a URL that cannot be read has none of its own.
 fn host_of(url: &str) -> String {
-    {
-        let _ = url;
-        "local".to_owned()
-    }
+    terok_gate::GateUrl::parse(url).map_or_else(|_| "local".to_owned(), |url| url.host())
 }

@@ -22,12 +22,13 @@ mod walk;
 pub use delete::{CRASH_POINTS, DeleteOptions};
 pub use derive::{DERIVE_CRASH_POINTS, DeriveOptions, derive};
 pub use edits::{read_yaml, set_image_agents, write_new, write_yaml};
-pub use panic::{panic_report, panic_status};
+pub use panic::{is_panicked, panic_report, panic_status, refuse_while_panicked};
 pub use ssh::ssh_summary;
 pub use state::state;
 pub use storage::{Sizes, storage_detail, storage_overview};
 
 use crate::events::Bus;
+use crate::gates::Gates;
 use crate::ops::{OpCx, Ops, Resumable};
 use crate::registry::{Registry, Snapshot};
 use std::path::Path;
@@ -40,6 +41,7 @@ use terok_proto::config::{Problem, ProjectConfig, ResolvedConfig, Scope};
 use terok_proto::ops::Progress;
 use terok_proto::project::DeleteProjectResult;
 use terok_proto::{Fault, Kind};
+use terok_vault::Vault;
 
 /// Why nothing is known of images and containers.
 pub const NO_PODMAN: &str = "Podman is not used by this version of terokd";
@@ -55,16 +57,28 @@ pub struct Domain {
     pub bus: Bus,
     /// Sizes measured so far.
     pub sizes: Sizes,
+    /// Keys of projects.
+    pub vault: Vault,
+    /// Gates of projects.
+    pub gates: Gates,
 }
 
 impl Domain {
     /// The domain of one daemon.
-    pub fn new(env: Arc<Environment>, registry: Registry, bus: Bus) -> Self {
+    pub fn new(
+        env: Arc<Environment>,
+        registry: Registry,
+        bus: Bus,
+        vault: Vault,
+        gates: Gates,
+    ) -> Self {
         Self {
             env,
             registry,
             bus,
             sizes: Sizes::default(),
+            vault,
+            gates,
         }
     }
 }

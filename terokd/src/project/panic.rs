@@ -71,7 +71,16 @@ fn read_start(lock: &Path) -> Option<String> {
 }
 
 /// Fails while the kill switch is engaged.
-pub(super) fn refuse_while_panicked(paths: &Paths, what: &str) -> Result<(), Fault> {
+/// Whether the kill switch is engaged.
+pub fn is_panicked(paths: &Paths) -> bool {
+    status(paths).panicked
+}
+
+/// Fails while the kill switch is engaged.
+///
+/// # Errors
+/// `panicked`
+pub fn refuse_while_panicked(paths: &Paths, what: &str) -> Result<(), Fault> {
     let status = status(paths);
     if !status.panicked {
         return Ok(());

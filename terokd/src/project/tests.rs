@@ -74,7 +74,16 @@ impl World {
         let (ops, _) = Ops::open(store.expect("store"), bus.clone(), tasks.clone())
             .await
             .expect("operations");
-        let domain = Domain::new(env, registry, bus);
+        let nowhere = terok_vault::SessionBus::Disabled;
+        let vault = crate::vault::start(&registry, &bus, &tasks, nowhere);
+        let gates = crate::gates::Gates::new(
+            Arc::clone(&env),
+            registry.clone(),
+            bus.clone(),
+            tasks.clone(),
+            vault.clone(),
+        );
+        let domain = Domain::new(env, registry, bus, vault, gates);
         Self {
             dir,
             domain,

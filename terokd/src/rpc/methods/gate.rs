@@ -37,11 +37,15 @@ pub(super) fn register(r: &mut Registrar) {
     r.method(
         |d, p: m::ProjectGateGetStatus| async move { d.gates.status(&id(&p.project_id)?).await },
     );
-    r.method(|d, p: m::ProjectGatePending| async move { d.gates.pending(&id(&p.project_id)?).await });
+    r.method(
+        |d, p: m::ProjectGatePending| async move { d.gates.pending(&id(&p.project_id)?).await },
+    );
     r.method(|d, p: m::ProjectGateApplyPending| async move {
         d.gates.apply_pending(&id(&p.project_id)?, p.ops).await
     });
-    r.method(|d, p: m::ProjectGateBackups| async move { d.gates.backups(&id(&p.project_id)?).await });
+    r.method(
+        |d, p: m::ProjectGateBackups| async move { d.gates.backups(&id(&p.project_id)?).await },
+    );
     r.method(|d, p: m::ProjectGateRestoreBackup| async move {
         d.gates.restore_backup(&id(&p.project_id)?, p.r#ref).await
     });
@@ -69,7 +73,8 @@ pub(super) fn register(r: &mut Registrar) {
     );
     r.method(|d, _: m::GateServerGetStatus| async move { Ok(d.gates.server_status()) });
     r.method(|d, p: m::PollingGetStatus| async move {
-        Ok(d.polling.status(gate_of(&d, p.project_id.as_deref())?.as_deref()))
+        Ok(d.polling
+            .status(gate_of(&d, p.project_id.as_deref())?.as_deref()))
     });
     r.operation(
         |p: &m::PollingPollNow| OpSpec {
@@ -99,7 +104,9 @@ fn gate_of(
         return Ok(None);
     };
     let entry = super::entry(daemon, project)?;
-    Ok(Some(daemon.env.normalise(&entry.project()?.config.gate_path)))
+    Ok(Some(
+        daemon.env.normalise(&entry.project()?.config.gate_path),
+    ))
 }
 
 fn id(text: &str) -> Result<ProjectId, Fault> {

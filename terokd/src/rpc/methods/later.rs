@@ -34,38 +34,6 @@ pub(super) fn register(r: &mut Registrar) {
     of_project::<m::ProjectAcpEndpoints>(r, |p| &p.project_id, no_podman);
     of_project::<m::ProjectGenerateDockerfiles>(r, |p| &p.project_id, no_podman);
     of_project::<m::ProjectBuildImages>(r, |p| &p.project_id, no_podman);
-    of_project::<m::ProjectProvisionSshKey>(r, |p| &p.project_id, no_vault);
-    of_project::<m::ProjectRegisterSshKey>(r, |p| &p.project_id, no_vault);
-    of_project::<m::ProjectConfirmSshKeyRegistration>(r, |p| &p.project_id, no_vault);
-    of_project::<m::ProjectCheckSshKey>(r, |p| &p.project_id, no_vault);
-    of_project::<m::ProjectSshListKeys>(r, |p| &p.project_id, no_vault);
-    of_project::<m::ProjectPauseForSshKeyRegistrationIfNeeded>(r, |p| &p.project_id, no_vault);
-    of_project::<m::ProjectGateSync>(r, |p| &p.project_id, no_gate);
-    of_project::<m::ProjectGateSyncBranches>(r, |p| &p.project_id, no_gate);
-    of_project::<m::ProjectGateCompareVsUpstream>(r, |p| &p.project_id, no_gate);
-    of_project::<m::ProjectGateLastCommit>(r, |p| &p.project_id, no_gate);
-    of_project::<m::ProjectGateGetStatus>(r, |p| &p.project_id, no_gate);
-    of_project::<m::ProjectGatePending>(r, |p| &p.project_id, no_gate);
-    of_project::<m::ProjectGateApplyPending>(r, |p| &p.project_id, no_gate);
-    of_project::<m::ProjectGateBackups>(r, |p| &p.project_id, no_gate);
-    of_project::<m::ProjectGateRestoreBackup>(r, |p| &p.project_id, no_gate);
-    of_project::<m::ProjectGatePruneBackups>(r, |p| &p.project_id, no_gate);
-    of_project::<m::ProjectGateReview>(r, |p| &p.project_id, no_gate);
-    of_project::<m::ProjectGatePromote>(r, |p| &p.project_id, no_gate);
-    r.method(|_, _: m::VaultGetStatus| async { no_vault() });
-    r.method(|_, _: m::VaultProvision| async { no_vault() });
-    r.method(|_, _: m::VaultUnlock| async { no_vault() });
-    r.method(|_, _: m::VaultLock| async { no_vault() });
-    r.method(|_, _: m::VaultSeal| async { no_vault() });
-    r.method(|_, _: m::VaultToKeyring| async { no_vault() });
-    r.method(|_, _: m::VaultAcknowledgeRecovery| async { no_vault() });
-    r.method(|_, _: m::VaultListSshKeys| async { no_vault() });
-    r.method(|_, _: m::VaultImportSshKey| async { no_vault() });
-    r.method(|_, _: m::VaultExportSshKey| async { no_vault() });
-    r.method(|_, _: m::VaultRemoveSshKey| async { no_vault() });
-    r.method(|_, _: m::GateServerGetStatus| async { no_gate() });
-    r.method(|_, _: m::PollingGetStatus| async { no_gate() });
-    r.method(|_, _: m::PollingPollNow| async { no_gate() });
 }
 
 /// A method of a project that answers nothing but its error, once the project is known to be healthy.
@@ -83,20 +51,4 @@ fn of_project<M: Method>(
 fn no_podman<T>() -> Result<T, Fault> {
     Err(Fault::new(Kind::PodmanUnavailable, NO_PODMAN)
         .hint("images and containers are out of reach of this version; use the reference's own commands for them"))
-}
-
-fn no_vault<T>() -> Result<T, Fault> {
-    Err(Fault::new(
-        Kind::VaultUnreachable,
-        "the vault is not used by this version of terokd",
-    )
-    .hint("SSH keys are out of reach of this version; use the reference's own commands for them"))
-}
-
-fn no_gate<T>() -> Result<T, Fault> {
-    Err(Fault::new(
-        Kind::GateUnreachable,
-        "gates are not synced by this version of terokd",
-    )
-    .hint("gates are out of reach of this version; use the reference's own commands for them"))
 }

@@ -2,8 +2,10 @@
 
 mod config;
 mod daemon;
+mod gate;
 mod later;
 mod project;
+mod vault;
 mod wizard;
 
 use super::call::Registrar;
@@ -18,6 +20,8 @@ pub(super) fn register(r: &mut Registrar) {
     wizard::register(r);
     config::register(r);
     daemon::register(r);
+    gate::register(r);
+    vault::register(r);
     later::register(r);
 }
 

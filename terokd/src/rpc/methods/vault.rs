@@ -11,20 +11,29 @@ pub(super) fn register(r: &mut Registrar) {
     r.method(|d, p: m::ProjectProvisionSshKey| async move {
         let id = ProjectId::parse(&p.project_id)?;
         d.keys
-            .provision(&id, p.key_type.as_deref(), p.comment, p.force.unwrap_or(false))
+            .provision(
+                &id,
+                p.key_type.as_deref(),
+                p.comment,
+                p.force.unwrap_or(false),
+            )
             .await
     });
     r.method(|d, p: m::ProjectRegisterSshKey| async move {
         let scope = scope(&d, &p.project_id)?;
-        d.keys.vault.register(&scope, p.key_id).await
+        d.keys.vault.register_key(&scope, p.key_id).await
     });
-    r.method(|d, p: m::ProjectPauseForSshKeyRegistrationIfNeeded| async move {
-        let entry = entry(&d, &p.project_id)?;
-        if !entry.project()?.needs_ssh_key_registration {
-            return Ok(KeyRegistration::default());
-        }
-        d.keys.pause(&ProjectId::parse(&p.project_id)?, p.timeout_ms).await
-    });
+    r.method(
+        |d, p: m::ProjectPauseForSshKeyRegistrationIfNeeded| async move {
+            let entry = entry(&d, &p.project_id)?;
+            if !entry.project()?.needs_ssh_key_registration {
+                return Ok(KeyRegistration::default());
+            }
+            d.keys
+                .pause(&ProjectId::parse(&p.project_id)?, p.timeout_ms)
+                .await
+        },
+    );
     r.method(|d, p: m::ProjectConfirmSshKeyRegistration| async move {
         d.keys.confirm(&scope(&d, &p.project_id)?);
         Ok(())
@@ -34,7 +43,7 @@ pub(super) fn register(r: &mut Registrar) {
     });
     r.method(|d, p: m::ProjectSshListKeys| async move {
         let scope = scope(&d, &p.project_id)?;
-        d.keys.vault.list_keys(Some(&scope)).await
+        d.keys.vault.keys(&scope).await
     });
     r.method(|d, _: m::VaultGetStatus| async move { Ok(d.keys.vault.status().await) });
     r.method(|d, p: m::VaultProvision| async move {
@@ -52,7 +61,7 @@ pub(super) fn register(r: &mut Registrar) {
     r.method(|d, _: m::VaultAcknowledgeRecovery| async move {
         d.keys.vault.acknowledge_recovery().await
     });
-    r.method(|d, _: m::VaultListSshKeys| async move { d.keys.vault.list_keys(None).await });
+    r.method(|d, _: m::VaultListSshKeys| async move { d.keys.vault.all_keys().await });
     r.method(|d, p: m::VaultImportSshKey| async move {
         let scope = match &p.project_id {
             Some(id) => Some(scope(&d, id)?),
@@ -60,13 +69,16 @@ pub(super) fn register(r: &mut Registrar) {
         };
         d.keys.import(scope, p).await
     });
-    r.method(|d, p: m::VaultExportSshKey| async move { d.keys.vault.export(p.key_id).await });
+    r.method(|d, p: m::VaultExportSshKey| async move { d.keys.vault.key(p.key_id).await });
     r.method(|d, p: m::VaultRemoveSshKey| async move {
         // A project that is gone or broken may still have keys.
         if let Some(id) = &p.project_id {
             ProjectId::parse(id)?;
         }
-        d.keys.vault.remove(p.key_id, p.project_id.as_deref()).await
+        d.keys
+            .vault
+            .remove_key(p.key_id, p.project_id.as_deref())
+            .await
     });
 }
 
