@@ -4,6 +4,8 @@
 //! what git and ssh need.
 
 use crate::{GateUrl, TransportError};
+use gix::bstr::ByteSlice;
+use gix::config::{File, Source};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
@@ -100,13 +102,12 @@ impl HostEnv {
     /// The git program with an environment that fits `upstream`, in a process group of its own.
     pub(crate) fn git(&self, upstream: &Upstream) -> Result<Command, TransportError> {
         let mut command = self.command("git", upstream)?;
-        if upstream.url.is_ssh() {
-            if let Some(line) = ssh_command_line(&upstream.access) {
-                command
-                    .env("GIT_SSH_COMMAND", line)
-                    .env("GIT_SSH_VARIANT", "ssh");
-            } else if let Some(line) = self.get("GIT_SSH_COMMAND") {
-                command.env("GIT_SSH_COMMAND", line);
+        if upstream.url.is_ssh()
+            && let Some(line) = ssh_command_line(self, &upstream.access)
+        {
+            command.env("GIT_SSH_COMMAND", line);
+            if matches!(upstream.access, Access::VaultAgent { .. }) {
+                command.env("GIT_SSH_VARIANT", "ssh");
             }
         }
         Ok(command)
@@ -134,7 +135,7 @@ impl HostEnv {
             .env("GIT_TERMINAL_PROMPT", "0")
             .env("GIT_ASKPASS", "")
             .env("GCM_INTERACTIVE", "never")
-            .env("GIT_ALLOW_PROTOCOL", upstream.url.protocol());
+            .env("GIT_ALLOW_PROTOCOL", upstream.url.protocols());
         if !asks {
             command
                 .env("SSH_ASKPASS", "")
@@ -229,8 +230,8 @@ fn with_path(option: &str, path: &Path) -> OsString {
     out
 }
 
-/// The same as one line for a shell, as git wants it.
-pub(crate) fn ssh_command_line(access: &Access) -> Option<OsString> {
+/// The command line for git's own use of ssh; none if git finds it by itself.
+pub(crate) fn ssh_command_line(env: &HostEnv, access: &Access) -> Option<OsString> {
     if let Some(arguments) = ssh_arguments(access) {
         let mut line = OsString::from("ssh");
         for argument in arguments {
@@ -239,7 +240,56 @@ pub(crate) fn ssh_command_line(access: &Access) -> Option<OsString> {
         }
         return Some(line);
     }
-    None
+    let own = personal_ssh(env);
+    if is_batch(access) {
+        let line = own.unwrap_or_else(|| "ssh".to_owned());
+        return Some(format!("{line} -o BatchMode=yes").into());
+    }
+    own.map(OsString::from)
+}
+
+/// Whether ssh may ask nobody although it is the user's own.
+pub(crate) fn is_batch(access: &Access) -> bool {
+    matches!(access, Access::Personal { batch: true, .. })
+}
+
+/// The command line that the user has told git to use for ssh.
+pub(crate) fn personal_ssh(env: &HostEnv) -> Option<String> {
+    if let Some(line) = env.get("GIT_SSH_COMMAND") {
+        return line.to_str().map(str::to_owned);
+    }
+    user_git_config(env)
+        .iter()
+        .rev()
+        .find_map(|file| file.string("core.sshCommand"))
+        .map(|line| line.to_str_lossy().into_owned())
+}
+
+/// git's configuration files of the host, in the order in which they override each other. Ones that cannot be read or
+/// parsed are left out: git itself says so to whoever runs it.
+pub(crate) fn user_git_config(env: &HostEnv) -> Vec<File> {
+    let mut paths = Vec::new();
+    if env.get("GIT_CONFIG_NOSYSTEM").is_none() {
+        let system = env
+            .get("GIT_CONFIG_SYSTEM")
+            .map_or_else(|| PathBuf::from("/etc/gitconfig"), PathBuf::from);
+        paths.push((system, Source::System));
+    }
+    if let Some(global) = env.get("GIT_CONFIG_GLOBAL") {
+        paths.push((global.into(), Source::User));
+    } else {
+        let home = env.get("HOME").map(PathBuf::from);
+        let config = env
+            .get("XDG_CONFIG_HOME")
+            .map(PathBuf::from)
+            .or_else(|| Some(home.as_ref()?.join(".config")));
+        paths.extend(config.map(|dir| (dir.join("git/config"), Source::Git)));
+        paths.extend(home.map(|dir| (dir.join(".gitconfig"), Source::User)));
+    }
+    paths
+        .into_iter()
+        .filter_map(|(path, source)| File::from_path_no_includes(path, source).ok())
+        .collect()
 }
 
 /// Text as one word of a shell.
@@ -306,29 +356,39 @@ mod tests {
         }
     }
 
+    fn personal(batch: bool) -> Access {
+        Access::Personal {
+            auth_sock: None,
+            batch,
+        }
+    }
+
     #[test]
     fn the_pinned_command() {
         assert_eq!(
-            ssh_command_line(&vault("/run/t/agent.sock")).unwrap(),
+            ssh_command_line(&HostEnv::default(), &vault("/run/t/agent.sock")).unwrap(),
             "ssh -F /dev/null -o IdentityAgent=/run/t/agent.sock -o IdentityFile=none -o BatchMode=yes \
              -o StrictHostKeyChecking=accept-new -o UserKnownHostsFile=/srv/gate/.known_hosts -o IdentitiesOnly=no \
              -o GlobalKnownHostsFile=/dev/null -o ForwardAgent=no -o ConnectTimeout=15 -o ServerAliveInterval=15 \
              -o ServerAliveCountMax=3 -o PasswordAuthentication=no -o KbdInteractiveAuthentication=no"
         );
         assert_eq!(
-            ssh_command_line(&Access::Personal {
-                auth_sock: None,
-                batch: true
-            }),
+            ssh_command_line(&HostEnv::default(), &personal(false)),
             None
         );
+        assert_eq!(
+            ssh_command_line(&HostEnv::default(), &personal(true)).unwrap(),
+            "ssh -o BatchMode=yes"
+        );
+        let env = HostEnv::new([("GIT_SSH_COMMAND", "my ssh")]);
+        assert_eq!(ssh_command_line(&env, &personal(false)).unwrap(), "my ssh");
     }
 
     /// What a shell and then ssh make of the options is asked of the programs themselves.
     #[test]
     fn odd_paths_survive_shell_and_ssh() {
         let socket = "/tmp/it's a \"100%\" $HOME;x\\y.sock";
-        let mut line = ssh_command_line(&vault(socket)).unwrap();
+        let mut line = ssh_command_line(&HostEnv::default(), &vault(socket)).unwrap();
         line.push(" -G example.com");
         let output = Command::new("sh").arg("-c").arg(line).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);

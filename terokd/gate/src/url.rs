@@ -146,11 +146,11 @@ impl GateUrl {
         &self.path
     }
 
-    /// The name that git's protocol list has for it.
-    pub(crate) fn protocol(&self) -> &'static str {
+    /// What git may speak to get there; a web server may lead to its encrypted self.
+    pub(crate) fn protocols(&self) -> &'static str {
         match self.kind {
             UrlKind::Https => "https",
-            UrlKind::Http => "http",
+            UrlKind::Http => "http:https",
             UrlKind::Ssh => "ssh",
             UrlKind::Git => "git",
             UrlKind::File => "file",

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use support::http::{HttpServer, Manner};
 use support::lab::{HANG, Lab, at, cancelled_after, file_url, listing};
-use support::servers::{Agent, Server, Sshd, keygen, silent, wait_for};
+use support::servers::{Agent, Server, Sshd, Tls, keygen, silent, wait_for};
 use terok_gate::{
     Access, CliTransport, Control, GateUrl, GitTransport, GixTransport, HostEnv, Limits, Phase,
     PushError, RemoteRef, TransportError, Upstream,
@@ -728,6 +728,37 @@ fn unreachable_is_told_from_missing() {
             matches!(error, TransportError::Storage(_)),
             "{name}: {error:?}"
         );
+    }
+}
+
+#[test]
+fn certificates_are_checked_as_the_user_has_configured() {
+    let lab = Lab::new();
+    let tls = Tls::start(lab.dir.path());
+    let upstream = at(&format!("https://127.0.0.1:{}/x.git", tls.port));
+    for (name, transport) in lab.transports() {
+        lab.configure("");
+        let error = ls(transport.as_ref(), &upstream).unwrap_err();
+        assert!(
+            matches!(&error, TransportError::Unreachable(text) if text.contains("certificate")),
+            "{name}: {error:?}"
+        );
+        // Behind the encryption there is a page, but no repository.
+        for trust in [
+            format!("[http]\nsslCAInfo = {}\n", tls.certificate.display()),
+            format!(
+                "[http \"https://127.0.0.1:{}\"]\nsslVerify = false\n",
+                tls.port
+            ),
+        ] {
+            lab.configure(&trust);
+            let error = ls(transport.as_ref(), &upstream).unwrap_err();
+            assert!(
+                !error.to_string().contains("certificate")
+                    && !matches!(error, TransportError::AuthFailed(_)),
+                "{name}: {error:?}"
+            );
+        }
     }
 }
 

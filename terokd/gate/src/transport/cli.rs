@@ -142,7 +142,8 @@ impl GitTransport for CliTransport {
         check(&finished, upstream)?;
         let report = FetchReport {
             objects: quarantine.objects()?,
-            bytes: reader.bytes,
+            // git tells sizes only of transfers that take a while.
+            bytes: reader.bytes.max(quarantine.bytes()?),
             pinned: host_keys::pinned(before.as_ref()),
         };
         control.check()?;

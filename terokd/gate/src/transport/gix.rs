@@ -63,62 +63,82 @@ impl GixTransport {
         }
     }
 
-    fn list(
+    /// A connection and what it lists.
+    fn open_and_list(
         &self,
         upstream: &Upstream,
         prefixes: &[&str],
         limits: &Limits,
         watch: &Rc<Watch>,
-    ) -> Result<Listing, TransportError> {
+    ) -> Result<(Session, Listing), TransportError> {
         let remembered = Some(self.capabilities.clone());
         let mut session = Session::open(&self.env, upstream, limits, watch, remembered)?;
-        let result = list(&mut session, prefixes);
-        match result {
+        match list(&mut session, prefixes) {
             // What we remembered of the server may be out of date.
             Err(_) if session.from_memory && watch.stopped().is_none() => {
                 drop(session);
                 self.capabilities.forget(&upstream.url.without_userinfo());
                 let mut session = Session::open(&self.env, upstream, limits, watch, None)?;
                 let listing = list(&mut session, prefixes)?;
-                session.close();
-                Ok(listing)
+                Ok((session, listing))
             }
-            Err(error) => Err(error),
-            Ok(listing) => {
-                session.close();
-                Ok(listing)
-            }
+            listing => Ok((session, listing?)),
         }
     }
 
-    fn receive(
+    /// The same with silence believed only when it is heard twice.
+    fn advertisement(
         &self,
-        repository: &Path,
         upstream: &Upstream,
-        wants: &[RemoteRef],
+        prefixes: &[&str],
         limits: &Limits,
         watch: &Rc<Watch>,
-    ) -> Result<FetchReport, TransportError> {
-        let damaged = |error: gix::Error| {
-            TransportError::storage(&format!("{}: {error:#}", repository.display()))
-        };
-        let repo = gix::open_opts(repository, gix::open::Options::isolated()).map_err(damaged)?;
-        let quarantine = Quarantine::new(repository)?;
-        let mut session = Session::open(&self.env, upstream, limits, watch, None)?;
-        let received = receive(&mut session, &repo, &quarantine, wants, watch)?;
-        session.close();
-        connectivity::check(&quarantine, wants, watch)?;
-        let objects = quarantine.objects()?;
-        if let Some(reason) = watch.stopped() {
-            return Err(reason);
+    ) -> Result<(Session, Advertisement), TransportError> {
+        let (mut session, mut listing) = self.open_and_list(upstream, prefixes, limits, watch)?;
+        let mut empty_confirmed = false;
+        if listing.refs.is_empty() {
+            empty_confirmed = listing.told_empty;
+            if !empty_confirmed {
+                session.close();
+                (session, listing) = self.open_and_list(upstream, prefixes, limits, watch)?;
+                empty_confirmed = listing.refs.is_empty();
+            }
         }
-        quarantine.admit()?;
-        Ok(FetchReport {
-            objects,
-            bytes: received,
+        let advertisement = Advertisement {
+            refs: listing.refs,
+            head: listing.head,
+            empty_confirmed,
             pinned: Vec::new(),
-        })
+        };
+        Ok((session, advertisement))
     }
+}
+
+/// Takes what `wants` need from a connection into the repository.
+fn receive_into(
+    repository: &Path,
+    mut session: Session,
+    wants: &[RemoteRef],
+    watch: &Rc<Watch>,
+) -> Result<FetchReport, TransportError> {
+    let damaged = |error: gix::Error| {
+        TransportError::storage(&format!("{}: {error:#}", repository.display()))
+    };
+    let repo = gix::open_opts(repository, gix::open::Options::isolated()).map_err(damaged)?;
+    let quarantine = Quarantine::new(repository)?;
+    let bytes = receive(&mut session, &repo, &quarantine, wants, watch)?;
+    session.close();
+    connectivity::check(&quarantine, wants, watch)?;
+    let objects = quarantine.objects()?;
+    if let Some(reason) = watch.stopped() {
+        return Err(reason);
+    }
+    quarantine.admit()?;
+    Ok(FetchReport {
+        objects,
+        bytes,
+        pinned: Vec::new(),
+    })
 }
 
 impl GitTransport for GixTransport {
@@ -132,24 +152,40 @@ impl GitTransport for GixTransport {
         let watch = Rc::new(Watch::start(control, limits.ls_refs, None)?);
         watch.at_most(LIST_LIMIT);
         let before = host_keys::Before::look(upstream)?;
-        let mut listing = guarded(|| self.list(upstream, prefixes, limits, &watch))?;
-        let mut empty_confirmed = false;
-        if listing.refs.is_empty() {
-            empty_confirmed = listing.told_empty;
-            if !empty_confirmed {
-                // Silence is only believed twice.
-                listing = guarded(|| self.list(upstream, prefixes, limits, &watch))?;
-                empty_confirmed = listing.refs.is_empty();
-            }
-        }
-        if let Some(reason) = watch.stopped() {
-            return Err(reason);
-        }
-        Ok(Advertisement {
-            refs: listing.refs,
-            head: listing.head,
-            empty_confirmed,
-            pinned: host_keys::pinned(before.as_ref()),
+        guarded(|| {
+            let (session, mut advertisement) =
+                self.advertisement(upstream, prefixes, limits, &watch)?;
+            session.close();
+            advertisement.pinned = host_keys::pinned(before.as_ref());
+            Ok(advertisement)
+        })
+    }
+
+    fn ls_refs_and_fetch(
+        &self,
+        repository: &Path,
+        upstream: &Upstream,
+        prefixes: &[&str],
+        choose: &mut dyn FnMut(&Advertisement) -> Vec<RemoteRef>,
+        limits: &Limits,
+        control: &Control,
+    ) -> Result<(Advertisement, FetchReport), TransportError> {
+        let watch = Rc::new(Watch::start(control, limits.ls_refs, None)?);
+        watch.at_most(LIST_LIMIT);
+        let before = host_keys::Before::look(upstream)?;
+        guarded(|| {
+            let (session, mut advertisement) =
+                self.advertisement(upstream, prefixes, limits, &watch)?;
+            advertisement.pinned = host_keys::pinned(before.as_ref());
+            let wants = choose(&advertisement);
+            let report = if wants.is_empty() {
+                session.close();
+                FetchReport::default()
+            } else {
+                watch.next_part(limits.total, Some(limits.inactivity));
+                receive_into(repository, session, &wants, &watch)?
+            };
+            Ok((advertisement, report))
         })
     }
 
@@ -170,9 +206,12 @@ impl GitTransport for GixTransport {
             Some(limits.inactivity),
         )?);
         let before = host_keys::Before::look(upstream)?;
-        let mut report = guarded(|| self.receive(repository, upstream, wants, limits, &watch))?;
-        report.pinned = host_keys::pinned(before.as_ref());
-        Ok(report)
+        guarded(|| {
+            let session = Session::open(&self.env, upstream, limits, &watch, None)?;
+            let mut report = receive_into(repository, session, wants, &watch)?;
+            report.pinned = host_keys::pinned(before.as_ref());
+            Ok(report)
+        })
     }
 
     fn push(

@@ -748,6 +748,13 @@ fn memchr(haystack: &[u8], needle: &[u8]) -> bool {
 mod tests {
     use super::*;
 
+    /// A build against a libcurl without TLS would refuse most upstreams.
+    #[test]
+    fn curl_speaks_https() {
+        let curl = curl::Version::get();
+        assert!(curl.feature_ssl() && curl.protocols().any(|protocol| protocol == "https"));
+    }
+
     #[test]
     fn retry_after_is_seconds_or_a_date() {
         assert_eq!(retry_after("120"), Some(Duration::from_secs(120)));

@@ -2,10 +2,9 @@
 //!
 //! Read from git's configuration of system and user, without the git program.
 
-use crate::{GateUrl, HostEnv};
+use crate::{GateUrl, HostEnv, access};
 use curl::easy::{Easy2, HttpVersion};
 use gix::bstr::ByteSlice;
-use gix::config::{File, Source};
 use std::path::PathBuf;
 
 /// What requests to one upstream look like.
@@ -25,7 +24,7 @@ impl HttpConfig {
     /// For one upstream: what `http.*` says, then what `http.<url>.*` says, then what the environment says.
     pub(super) fn read(env: &HostEnv, url: &GateUrl) -> Self {
         let mut config = Self::default();
-        for file in files(env) {
+        for file in access::user_git_config(env) {
             let Some(sections) = file.sections_by_name("http") else {
                 continue;
             };
@@ -115,33 +114,6 @@ impl HttpConfig {
         }
         Ok(())
     }
-}
-
-/// git's configuration files of the host, in the order in which they override each other. Ones that cannot be read or
-/// parsed are left out: git itself says so to whoever runs it.
-pub(super) fn files(env: &HostEnv) -> Vec<File> {
-    let mut paths = Vec::new();
-    if env.get("GIT_CONFIG_NOSYSTEM").is_none() {
-        let system = env
-            .get("GIT_CONFIG_SYSTEM")
-            .map_or_else(|| PathBuf::from("/etc/gitconfig"), PathBuf::from);
-        paths.push((system, Source::System));
-    }
-    if let Some(global) = env.get("GIT_CONFIG_GLOBAL") {
-        paths.push((global.into(), Source::User));
-    } else {
-        let home = env.get("HOME").map(PathBuf::from);
-        let config = env
-            .get("XDG_CONFIG_HOME")
-            .map(PathBuf::from)
-            .or_else(|| Some(home.as_ref()?.join(".config")));
-        paths.extend(config.map(|dir| (dir.join("git/config"), Source::Git)));
-        paths.extend(home.map(|dir| (dir.join(".gitconfig"), Source::User)));
-    }
-    paths
-        .into_iter()
-        .filter_map(|(path, source)| File::from_path_no_includes(path, source).ok())
-        .collect()
 }
 
 /// How well `http.<pattern>` fits; nothing if it does not.

@@ -96,6 +96,23 @@ pub trait GitTransport: Send + Sync {
         control: &Control,
     ) -> Result<FetchReport, TransportError>;
 
+    /// Asks for refs and downloads what `choose` wants of them: as [`Self::ls_refs`] and [`Self::fetch`], over one
+    /// connection where that is possible. `limits.ls_refs` holds until `choose` has answered.
+    fn ls_refs_and_fetch(
+        &self,
+        repository: &Path,
+        upstream: &Upstream,
+        prefixes: &[&str],
+        choose: &mut dyn FnMut(&Advertisement) -> Vec<RemoteRef>,
+        limits: &Limits,
+        control: &Control,
+    ) -> Result<(Advertisement, FetchReport), TransportError> {
+        let advertisement = self.ls_refs(upstream, prefixes, limits, control)?;
+        let wants = choose(&advertisement);
+        let report = self.fetch(repository, upstream, &wants, limits, control)?;
+        Ok((advertisement, report))
+    }
+
     /// Pushes one commit to the ref `to` (full name) of upstream, which has to be at `lease` or, without one, must not
     /// exist. Never forces, never runs hooks; always the git program.
     #[allow(

@@ -80,6 +80,20 @@ impl Quarantine {
         Ok(count)
     }
 
+    /// Size of the packs that arrived.
+    pub(super) fn bytes(&self) -> Result<u64, TransportError> {
+        let mut sum = 0;
+        for path in self.arrived()? {
+            if path.extension().is_some_and(|ext| ext == "pack") {
+                sum += path
+                    .metadata()
+                    .map_err(|error| storage("read", &path, &error))?
+                    .len();
+            }
+        }
+        Ok(sum)
+    }
+
     /// Makes what arrived part of the repository, durably: data first, then names, indices last, because git knows a
     /// pack by its index.
     pub(super) fn admit(self) -> Result<(), TransportError> {

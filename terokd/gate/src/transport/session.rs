@@ -3,10 +3,10 @@
 use super::child::{Guarded, Tail};
 use super::credentials::Helpers;
 use super::http::{Capabilities, Client, Failure};
-use super::http_config::{self, HttpConfig};
+use super::http_config::HttpConfig;
 use super::stderr;
 use super::watch::{Meter, Watch};
-use crate::{Access, HostEnv, Limits, TransportError, Upstream, UrlKind, access};
+use crate::{HostEnv, Limits, TransportError, Upstream, UrlKind, access};
 use gix::bstr::ByteSlice;
 use gix::protocol::transport::client::blocking_io::{Transport, http};
 use gix::protocol::transport::client::git::{ConnectMode, blocking_io::Connection};
@@ -17,10 +17,12 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::process::{Command, Stdio};
 use std::rc::Rc;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 const GIT_PORT: u16 = 9418;
+/// How long one wait for a connection lasts before the caller's wishes are looked at.
+const TICK: Duration = Duration::from_millis(50);
 /// How long a child may take to end after its work.
 const FAREWELL: Duration = Duration::from_millis(500);
 
@@ -231,7 +233,7 @@ fn ssh(env: &HostEnv, upstream: &Upstream) -> Result<Command, TransportError> {
             command.args(arguments);
             command
         }
-        None => match personal_ssh(env) {
+        None => match access::personal_ssh(env) {
             Some(line) => {
                 let mut command = env.command("sh", upstream)?;
                 command.args(["-c", &format!("{line} \"$@\""), "ssh"]);
@@ -240,7 +242,7 @@ fn ssh(env: &HostEnv, upstream: &Upstream) -> Result<Command, TransportError> {
             None => env.command("ssh", upstream)?,
         },
     };
-    if matches!(upstream.access, Access::Personal { batch: true, .. }) {
+    if access::is_batch(&upstream.access) {
         command.args(["-o", "BatchMode=yes"]);
     }
     command.args(["-o", "SendEnv=GIT_PROTOCOL"]);
@@ -266,18 +268,6 @@ fn ssh(env: &HostEnv, upstream: &Upstream) -> Result<Command, TransportError> {
     Ok(command)
 }
 
-/// The command line that the user has told git to use for ssh.
-fn personal_ssh(env: &HostEnv) -> Option<String> {
-    if let Some(line) = env.get("GIT_SSH_COMMAND") {
-        return line.to_str().map(str::to_owned);
-    }
-    http_config::files(env)
-        .iter()
-        .rev()
-        .find_map(|file| file.string("core.sshCommand"))
-        .map(|line| line.to_str_lossy().into_owned())
-}
-
 fn connect_tcp(
     upstream: &Upstream,
     limits: &Limits,
@@ -292,26 +282,7 @@ fn connect_tcp(
             TransportError::unreachable(&format!("{}: {error}", url.host()))
         }
     };
-    let mut last = io::Error::other("the name has no addresses");
-    let mut stream = None;
-    for address in (url.bare_host(), port)
-        .to_socket_addrs()
-        .map_err(unreachable)?
-    {
-        if let Some(reason) = watch.stopped() {
-            return Err(reason);
-        }
-        match TcpStream::connect_timeout(&address, limits.connect) {
-            Ok(connected) => {
-                stream = Some(connected);
-                break;
-            }
-            Err(error) => last = error,
-        }
-    }
-    let Some(stream) = stream else {
-        return Err(unreachable(last));
-    };
+    let stream = dial(url.bare_host(), port, limits.connect, watch)?.map_err(unreachable)?;
     stream.set_nodelay(true).map_err(unreachable)?;
     let writer = stream.try_clone().map_err(unreachable)?;
     let breaker = stream.try_clone().map_err(unreachable)?;
@@ -334,6 +305,49 @@ fn connect_tcp(
         ConnectMode::Daemon,
         false,
     ))
+}
+
+/// Resolves and connects on a thread that is left behind if the call ends: neither can be interrupted.
+fn dial(
+    host: &str,
+    port: u16,
+    patience: Duration,
+    watch: &Watch,
+) -> Result<io::Result<TcpStream>, TransportError> {
+    let (sender, receiver) = mpsc::channel();
+    let host = host.to_owned();
+    std::thread::Builder::new()
+        .name("gate-dial".into())
+        .spawn(move || {
+            let connected = (host.as_str(), port)
+                .to_socket_addrs()
+                .and_then(|addresses| {
+                    let mut last = io::Error::other("the name has no addresses");
+                    for address in addresses {
+                        match TcpStream::connect_timeout(&address, patience) {
+                            Ok(stream) => return Ok(stream),
+                            Err(error) => last = error,
+                        }
+                    }
+                    Err(last)
+                });
+            // Nobody may be waiting any more.
+            sender.send(connected).ok();
+        })
+        .map_err(|error| TransportError::storage(&format!("cannot start a thread: {error}")))?;
+    loop {
+        match receiver.recv_timeout(TICK) {
+            Ok(connected) => return Ok(connected),
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                return Err(TransportError::unreachable("connecting failed"));
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                if let Some(reason) = watch.stopped() {
+                    return Err(reason);
+                }
+            }
+        }
+    }
 }
 
 /// A pipe or socket whose waits are watched.

@@ -23,8 +23,7 @@ pub(super) struct Watch {
 struct Inner {
     control: Control,
     begun: Instant,
-    total: Duration,
-    inactivity: Option<Duration>,
+    bounds: Mutex<Bounds>,
     /// Milliseconds since `begun` of the last sign of life while waiting, or `NOT_WAITING`.
     waiting_since: AtomicU64,
     /// Tells gix to stop.
@@ -35,6 +34,14 @@ struct Inner {
     pace: Mutex<Pace>,
     state: Mutex<State>,
     wake: Condvar,
+}
+
+/// How long the present part of the call may last.
+#[derive(Clone, Copy)]
+struct Bounds {
+    since: Instant,
+    total: Duration,
+    inactivity: Option<Duration>,
 }
 
 #[derive(Default)]
@@ -65,8 +72,11 @@ impl Watch {
         let inner = Arc::new(Inner {
             control: control.clone(),
             begun: Instant::now(),
-            total,
-            inactivity,
+            bounds: Mutex::new(Bounds {
+                since: Instant::now(),
+                total,
+                inactivity,
+            }),
             waiting_since: AtomicU64::new(NOT_WAITING),
             flag: AtomicBool::new(false),
             bytes: AtomicU64::new(0),
@@ -110,6 +120,22 @@ impl Watch {
     /// Why the call was ended, if it was.
     pub(super) fn stopped(&self) -> Option<TransportError> {
         self.inner.state().reason.clone()
+    }
+
+    /// The call goes on to a part with other limits.
+    pub(super) fn next_part(&self, total: Duration, inactivity: Option<Duration>) {
+        let since = Instant::now();
+        let mut bounds = self
+            .inner
+            .bounds
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *bounds = Bounds {
+            since,
+            total,
+            inactivity,
+        };
+        self.inner.most.store(u64::MAX, Ordering::Relaxed);
     }
 
     /// Ends the call when it receives more than this.
@@ -163,16 +189,21 @@ impl Inner {
         if let Err(reason) = self.control.check() {
             return Some(reason);
         }
-        if self.begun.elapsed() > self.total {
+        let bounds = self.bounds();
+        if bounds.since.elapsed() > bounds.total {
             return Some(TransportError::timeout(&format!(
                 "not done after {} s",
-                self.total.as_secs()
+                bounds.total.as_secs()
             )));
         }
-        let limit = self.inactivity?;
+        let limit = bounds.inactivity?;
         let since = self.waiting_since.load(Ordering::Relaxed);
         (since != NOT_WAITING && self.now().saturating_sub(since) > millis(limit))
             .then(|| TransportError::timeout(&format!("silent for {} s", limit.as_secs())))
+    }
+
+    fn bounds(&self) -> Bounds {
+        *self.bounds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn now(&self) -> u64 {
@@ -238,7 +269,7 @@ impl Meter {
     }
 
     fn judge_pace(&self, waited: Duration, bytes: u64) {
-        let Some(window) = self.0.inactivity.map(|limit| limit / 2) else {
+        let Some(window) = self.0.bounds().inactivity.map(|limit| limit / 2) else {
             return;
         };
         let mut pace = self.0.pace.lock().unwrap_or_else(PoisonError::into_inner);

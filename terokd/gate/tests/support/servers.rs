@@ -210,6 +210,80 @@ impl Drop for Agent {
     }
 }
 
+/// A web server with a certificate of its own that answers everything with a page.
+pub struct Tls {
+    child: Child,
+    pub port: u16,
+    pub certificate: PathBuf,
+}
+
+impl Tls {
+    pub fn start(dir: &Path) -> Self {
+        use std::io::BufRead;
+        let (key, certificate) = (dir.join("tls.key"), dir.join("tls.pem"));
+        let made = Command::new("openssl")
+            .args([
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:P-256",
+                "-nodes",
+                "-days",
+                "2",
+            ])
+            .args([
+                "-subj",
+                "/CN=t",
+                "-addext",
+                "subjectAltName=IP:127.0.0.1",
+                "-keyout",
+            ])
+            .arg(&key)
+            .arg("-out")
+            .arg(&certificate)
+            .stderr(Stdio::null())
+            .status()
+            .unwrap();
+        assert!(made.success());
+        let mut child = Command::new("openssl")
+            .args(["s_server", "-www", "-accept", "127.0.0.1:0", "-cert"])
+            .arg(&certificate)
+            .arg("-key")
+            .arg(&key)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let out = std::io::BufReader::new(child.stdout.take().unwrap());
+        let port = out
+            .lines()
+            .map_while(Result::ok)
+            .find_map(|line| {
+                line.strip_prefix("ACCEPT ")?
+                    .rsplit(':')
+                    .next()?
+                    .parse()
+                    .ok()
+            })
+            .unwrap();
+        Self {
+            child,
+            port,
+            certificate,
+        }
+    }
+}
+
+impl Drop for Tls {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
 /// Waits for something that another thread or process does, with a guard against hanging.
 pub fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
     let begun = std::time::Instant::now();
