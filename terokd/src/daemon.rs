@@ -3,7 +3,7 @@
 use crate::events::{Bus, Filter};
 use crate::gates::{Activated, Gates};
 use crate::keys::Keys;
-use crate::ops::{Ops, Replay};
+use crate::ops::{Ops, Replay, Resumable};
 use crate::polling::Polling;
 use crate::project::Domain;
 use crate::registry::{Registry, Snapshot};
@@ -11,7 +11,7 @@ use crate::rpc::metrics::{Gauges, Metrics};
 use crate::socket::{self, Bound, Busy, Limits};
 use crate::store::Store;
 use crate::tasks::Tasks;
-use crate::{project, rpc, systemd, vault};
+use crate::{panic, project, rpc, systemd, vault};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +20,8 @@ use std::time::{Duration, Instant};
 use terok_config::env::Environment;
 use terok_config::global::TerokdConfig;
 use terok_proto::daemon::{
-    DaemonState, DaemonStatus, OperationCounts, PodmanStatus, ProjectCounts, VaultSummary,
+    DaemonState, DaemonStatus, GateServerSummary, OperationCounts, PodmanStatus, ProjectCounts,
+    VaultSummary,
 };
 use terok_proto::{API_VERSION, Fault, MethodInfo};
 use tokio::sync::watch;
@@ -175,7 +176,10 @@ pub async fn start(env: Environment, settings: Settings) -> Result<Running, Star
         keys,
         polling,
     });
-    project::resume(&daemon.domain, &daemon.ops, resumable).await;
+    let is_sync = |left: &Resumable| left.method.starts_with("project.gate.");
+    let (syncs, others) = resumable.into_iter().partition(is_sync);
+    project::resume(&daemon.domain, &daemon.ops, others).await;
+    daemon.gates.resume(&daemon.ops, syncs).await;
     daemon.announce(bound);
     Ok(Running { daemon })
 }
@@ -333,6 +337,7 @@ impl Daemon {
     /// Answer of `daemon.status`.
     pub fn status(&self) -> DaemonStatus {
         let snapshot = self.registry.snapshot();
+        let served = self.gates.server_status();
         let state = match (self.is_stopping(), self.ready.load(Ordering::Acquire)) {
             (true, _) => DaemonState::Stopping,
             (false, true) => DaemonState::Ready,
@@ -345,19 +350,19 @@ impl Daemon {
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             socket: self.socket.to_string_lossy().into_owned(),
             state,
-            panicked: project::panic_status(&self.domain).panicked,
+            panicked: panic::is_engaged(&snapshot.paths),
             projects: snapshot.counts(),
             tasks: Default::default(),
             podman: PodmanStatus {
                 error: Some(project::NO_PODMAN.to_owned()),
                 ..PodmanStatus::default()
             },
-            vault: VaultSummary {
-                locked: snapshot.paths.vault_dir.join("credentials.db").exists(),
-                tier: None,
+            vault: self.vault_summary(),
+            gate_server: GateServerSummary {
+                listening: served.running,
+                address: served.address,
             },
-            gate_server: Default::default(),
-            polling: Default::default(),
+            polling: self.polling.summary(),
             operations: OperationCounts {
                 running: self.ops.running(),
             },
@@ -365,9 +370,24 @@ impl Daemon {
                 "projects".to_owned(),
                 "events".to_owned(),
                 "operations".to_owned(),
+                "gates".to_owned(),
+                "vault".to_owned(),
+                "polling".to_owned(),
             ],
             epoch: self.bus.epoch().to_owned(),
             warnings: self.warnings(&snapshot),
+        }
+    }
+
+    /// Without asking any tier: a vault that nobody needed yet counts as locked if there is one.
+    fn vault_summary(&self) -> VaultSummary {
+        VaultSummary {
+            locked: self.keys.vault.is_locked(),
+            tier: self
+                .keys
+                .vault
+                .source()
+                .map(|source| source.label().to_owned()),
         }
     }
 
@@ -381,7 +401,18 @@ impl Daemon {
             let path = p.path.as_deref().unwrap_or("configuration");
             format!("{path}: {}: {}", p.location, p.message)
         });
-        degraded.into_iter().chain(errors).collect()
+        let server = self.gates.server_status().error;
+        let server = server.map(|error| format!("gates are not served: {error}"));
+        let clear = snapshot.global.config.credentials.passphrase.is_some().then(|| {
+            "the vault's passphrase is in clear text in config.yml; `terokctl vault seal` or `terokctl vault to-keyring` keeps it better"
+                .to_owned()
+        });
+        degraded
+            .into_iter()
+            .chain(errors)
+            .chain(server)
+            .chain(clear)
+            .collect()
     }
 
     /// What a subscriber's snapshot holds, cut to its filter. Runs while no event can be published.
@@ -410,8 +441,8 @@ impl Daemon {
             "broken": broken,
             "tasks": [],
             "operations": operations,
-            "panicked": project::panic_status(&self.domain).panicked,
-            "vault": {"locked": snapshot.paths.vault_dir.join("credentials.db").exists(), "tier": null},
+            "panicked": panic::is_engaged(&snapshot.paths),
+            "vault": self.vault_summary(),
         })
     }
 

@@ -12,6 +12,7 @@ pub mod gates;
 pub mod git;
 pub mod keys;
 pub mod ops;
+pub mod panic;
 pub mod polling;
 pub mod project;
 pub mod reference;

@@ -20,12 +20,12 @@ use tokio::sync::broadcast::error::RecvError;
 /// A `config.yml` is read that far.
 const MAX_CONFIG: u64 = 1 << 20;
 
-/// Opens the vault lazily: nothing is asked of any tier until somebody needs a key.
+/// The vault of this configuration. A database that is there is opened in the background.
 pub fn start(registry: &Registry, bus: &Bus, tasks: &Tasks, session_bus: SessionBus) -> Vault {
     let config = Arc::new(UserConfig(registry.clone()));
     let panicked = {
         let registry = registry.clone();
-        move || crate::project::is_panicked(&registry.snapshot().paths)
+        move || crate::panic::is_engaged(&registry.snapshot().paths)
     };
     let settings = settings(&registry.snapshot(), &session_bus);
     let vault = Vault::new(settings, config, panicked);

@@ -11,12 +11,12 @@ mod spec;
 pub use server::Activated;
 
 use crate::events::{Bus, Draft};
-use crate::ops::OpCx;
+use crate::ops::{OpCx, Ops, Resumable};
 use crate::polling::{Polling, Target, target_of};
 use crate::registry::{ProjectEntry, Registry};
 use crate::tasks::Tasks;
 use flight::{Flights, GateLocks};
-use serde_json::json;
+use serde_json::{Value, json};
 use spec::Subject;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -28,12 +28,13 @@ use terok_gate::{
     CliTransport, Control, GateSpec, GitTransport, GixTransport, HostEnv, Limits, PinnedKey,
     PromoteRequest, Reach, SyncOptions, SyncReport, Upstream,
 };
+use terok_proto::Method;
 use terok_proto::events::EventKind;
 use terok_proto::gate::{
     ApplyPendingResult, BranchSyncResult, ConfirmedOp, GateBackup, GateStalenessInfo, GateStatus,
     GateSyncResult, MovedBranch, PendingOp, PromoteResult, PrunedBackups, ReviewRow,
 };
-use terok_proto::methods::ProjectGateSync;
+use terok_proto::methods::{ProjectGateSync, ProjectGateSyncBranches};
 use terok_proto::ops::Progress;
 use terok_proto::project::CommitInfo;
 use terok_proto::{Fault, Kind};
@@ -80,6 +81,7 @@ struct Inner {
     bus: Bus,
     tasks: Tasks,
     vault: Vault,
+    gix: Arc<GixTransport>,
     host: HostEnv,
     locks: GateLocks,
     syncs: Flights<(PathBuf, SyncRequest), GateSyncResult>,
@@ -105,6 +107,7 @@ impl Gates {
                 bus,
                 tasks,
                 vault,
+                gix: Arc::new(GixTransport::new(host.clone())),
                 host,
                 locks: GateLocks::default(),
                 syncs: Flights::default(),
@@ -230,6 +233,35 @@ impl Gates {
             updated_branches: result.updated_branches,
             errors: result.errors,
         })
+    }
+
+    /// Goes on with syncs that an earlier daemon began: what they had done stands, the rest is done again.
+    pub async fn resume(&self, ops: &Ops, left: Vec<Resumable>) {
+        for left in left {
+            let (gates, params, method) = (self.clone(), left.params.clone(), left.method.clone());
+            let work = move |cx: OpCx| async move { gates.sync_again(&cx, &method, params).await };
+            let id = left.id.clone();
+            if let Err(fault) = ops.resume(left, work).await {
+                tracing::warn!(operation = id, "cannot go on: {fault}");
+            }
+        }
+    }
+
+    async fn sync_again(&self, cx: &OpCx, method: &str, params: Value) -> Result<Value, Fault> {
+        let unreadable =
+            |error: serde_json::Error| Fault::internal(format!("cannot go on: {error}"));
+        if method == ProjectGateSyncBranches::INFO.name {
+            let params: ProjectGateSyncBranches =
+                serde_json::from_value(params).map_err(unreadable)?;
+            let id = ProjectId::parse(&params.project_id)?;
+            let branches = params.branches.unwrap_or_default();
+            let result = self.sync_branches(cx, &id, branches).await?;
+            return serde_json::to_value(result).map_err(unreadable);
+        }
+        let params: ProjectGateSync = serde_json::from_value(params).map_err(unreadable)?;
+        let id = ProjectId::parse(&params.project_id)?;
+        let result = self.sync(cx, &id, params.into()).await?;
+        serde_json::to_value(result).map_err(unreadable)
     }
 
     /// How current the gate is, asked of upstream now.
@@ -486,9 +518,17 @@ impl Gates {
         }
     }
 
-    /// Takes what a gate's projects did on the disk, for whoever polls.
-    pub async fn gone(&self, gate: &Path) {
-        if let Some(polling) = self.inner.polling.get() {
+    /// A project is gone, and with it perhaps its gate: nothing opens it any more, nobody polls it.
+    pub async fn gone(&self, project: &str, gate: &Path) {
+        if let Err(fault) = self.revoke_tokens(project).await {
+            tracing::warn!(project, "tokens of a deleted project: {fault}");
+        }
+        let Some(polling) = self.inner.polling.get() else {
+            return;
+        };
+        if gate.is_dir() {
+            polling.reconfigure();
+        } else {
             polling.forget(gate).await;
         }
     }
@@ -573,15 +613,14 @@ impl Gates {
 
     fn refuse_while_panicked(&self, what: &str) -> Result<(), Fault> {
         let snapshot = self.inner.registry.snapshot();
-        crate::project::refuse_while_panicked(&snapshot.paths, what)
+        crate::panic::refuse_while_panicked(&snapshot.paths, what)
     }
 
     /// Library or program, as configured.
     fn transport(&self, subject: &Subject) -> Arc<dyn GitTransport> {
-        let host = self.inner.host.clone();
         match subject.snapshot.global.terokd.git.backend {
-            GitBackend::Gix => Arc::new(GixTransport::new(host)),
-            GitBackend::Cli => Arc::new(CliTransport::new(host)),
+            GitBackend::Gix => Arc::clone(&self.inner.gix) as _,
+            GitBackend::Cli => Arc::new(CliTransport::new(self.inner.host.clone())),
         }
     }
 

@@ -6,7 +6,7 @@
 use super::archive::{self, Label};
 use super::guard::Other;
 use super::journal::{self, Journal, Phase};
-use super::plan::{self, Action, Target};
+use super::plan::{self, Action, Keys, Target};
 use super::space;
 use crate::crash;
 use crate::fs::remove::{remove_tree, rename_beside};
@@ -19,6 +19,7 @@ use terok_config::project::{self as files, ProjectLoad};
 use terok_config::resolve::Context;
 use terok_proto::Fault;
 use terok_proto::project::DeleteProjectResult;
+use terok_vault::Unassigned;
 
 /// What a deletion is told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,8 +54,16 @@ pub(super) trait Watch {
     fn check(&mut self) -> Result<(), Fault>;
     /// The step that begins.
     fn phase(&mut self, phase: &'static str);
+    /// The others outside the project's directories.
+    fn ends(&mut self) -> &mut dyn Ends;
+}
+
+/// What has to be done outside the project's own directories, by a deletion and by the restart that finishes it.
+pub(super) trait Ends {
+    /// Takes all keys of a scope, now or once the vault opens. Can be repeated.
+    fn drop_keys(&mut self, scope: &str) -> Result<Unassigned, Fault>;
     /// What will be answered, once all is done and before the journal goes.
-    fn settled(&mut self, result: &DeleteProjectResult);
+    fn settled(&mut self, journal: &Journal, result: &DeleteProjectResult);
 }
 
 /// The project's own facts, from its files as they are now.
@@ -108,11 +117,20 @@ pub(super) fn prepare(
     env: &Environment,
     others: &[Other],
     options: DeleteOptions,
+    keys: Keys,
     operation_id: Option<String>,
 ) -> Result<Prepared, Fault> {
     let target = target(load)?;
     let uuid = journal::unique();
-    let plan = plan::make(&target, paths, env, others, options.keep_images, &uuid)?;
+    let plan = plan::make(
+        &target,
+        paths,
+        env,
+        others,
+        keys,
+        options.keep_images,
+        &uuid,
+    )?;
     let journal = Journal {
         uuid,
         operation_id,
@@ -147,7 +165,7 @@ pub(super) fn run(
         return Err(fault);
     }
     watch.phase("removing");
-    finish(journal, paths, &mut |_, result| watch.settled(result))
+    finish(journal, paths, watch.ends())
 }
 
 /// Everything up to the rename from which there is no way back.
@@ -221,14 +239,11 @@ fn roll_back(journal: &Journal, paths: &Paths) {
     }
 }
 
-/// Hears of the result of a journal's deletion before the journal goes.
-pub(super) type Settle<'a> = &'a mut dyn FnMut(&Journal, &DeleteProjectResult);
-
 /// Everything after the point of no return; also what a restart does. Can be repeated.
 pub(super) fn finish(
     mut journal: Journal,
     paths: &Paths,
-    settle: Settle<'_>,
+    ends: &mut dyn Ends,
 ) -> Result<DeleteProjectResult, Fault> {
     crash::point("delete.renamed_config");
     // Once all is aside, whatever has one of the names is somebody else's.
@@ -249,10 +264,11 @@ pub(super) fn finish(
     journal.phase = Phase::PutAside;
     journal.write(paths)?;
     crash::point("delete.renamed_all");
-    if journal.plan.leftover_keys
-        && let Err(fault) = journal::remember_leftover(paths, &journal.project_id)
-    {
-        journal.plan.warnings.push(fault.message);
+    if journal.plan.leftover_keys {
+        match ends.drop_keys(&journal.project_id) {
+            Ok(dropped) => journal.plan.keys_dropped(&journal.project_id, dropped),
+            Err(fault) => journal.plan.warnings.push(fault.message),
+        }
     }
     crash::point("delete.leftovers_recorded");
     let mut complete = true;
@@ -282,7 +298,7 @@ pub(super) fn finish(
     let archive = archive.map(|path| path.to_string_lossy().into_owned());
     let result = journal.plan.result(archive, false);
     if complete {
-        settle(&journal, &result);
+        ends.settled(&journal, &result);
         crash::point("delete.result_recorded");
         journal.remove(paths)?;
         crash::point("delete.journal_removed");
@@ -300,7 +316,7 @@ pub(super) enum Recovered {
 }
 
 /// Ends what an earlier daemon began.
-pub(super) fn recover(journal: Journal, paths: &Paths, settle: Settle<'_>) -> Recovered {
+pub(super) fn recover(journal: Journal, paths: &Paths, ends: &mut dyn Ends) -> Recovered {
     let is_aside =
         |(_, identity, aside): (&Path, Identity, &Path)| Identity::of(aside).ok() == Some(identity);
     let renamed = match journal.phase {
@@ -309,7 +325,7 @@ pub(super) fn recover(journal: Journal, paths: &Paths, settle: Settle<'_>) -> Re
         Phase::PutAside => true,
     };
     if renamed {
-        Recovered::Finished(finish(journal, paths, settle))
+        Recovered::Finished(finish(journal, paths, ends))
     } else {
         roll_back(&journal, paths);
         Recovered::RolledBack

@@ -55,7 +55,7 @@ pub async fn derive(
     let new = ProjectId::parse_new(new_id)?;
     check_copy(&options.copy)?;
     let snapshot = domain.registry.snapshot();
-    super::panic::refuse_while_panicked(&snapshot.paths, "deriving a project")?;
+    crate::panic::refuse_while_panicked(&snapshot.paths, "deriving a project")?;
     let candidate = super::edits::locate(domain, source)?;
     if *source == new {
         return Err(exists(
@@ -79,13 +79,73 @@ pub async fn derive(
     registry.project(source)?;
     let env = domain.env.clone();
     let target = new.clone();
-    let project = blocking(move || {
+    let scope = registry.project(source)?.project()?.id.clone();
+    // Assigned before the project is there, so that it is never seen without its keys; a project that does not come to
+    // be gives them back.
+    let keys = assign_keys(domain, &scope, &new, &options).await?;
+    let made = blocking(move || {
         let context = super::context(&snapshot, &env);
         make(&snapshot.paths, context, &candidate, &target, &options)
     })
-    .await?;
+    .await;
     domain.registry.refresh(&new).await;
-    Ok(project)
+    match (made, keys) {
+        (Ok(mut project), Keys::Without(warning)) => {
+            project.warnings.get_or_insert_default().push(warning);
+            Ok(project)
+        }
+        (Err(fault), Keys::Assigned(count)) if count > 0 => {
+            if let Err(left) = domain.vault.unassign_all_or_later(new.as_str()).await {
+                tracing::warn!(
+                    project = new.as_str(),
+                    "keys of a project that was not made: {left}"
+                );
+            }
+            Err(fault)
+        }
+        (made, _) => made,
+    }
+}
+
+/// What the new project gets of the source's keys.
+enum Keys {
+    Assigned(u64),
+    /// None, and why.
+    Without(String),
+}
+
+async fn assign_keys(
+    domain: &Domain,
+    source: &str,
+    new: &ProjectId,
+    options: &DeriveOptions,
+) -> Result<Keys, Fault> {
+    // Whatever an earlier project of that name had is not this one's.
+    let fresh = match domain.vault.keys(new.as_str()).await {
+        Ok(keys) if keys.is_empty() => Ok(()),
+        Ok(_) => domain.vault.unassign_all(new.as_str()).await.map(|_| ()),
+        Err(fault) => Err(fault),
+    };
+    let copied = match fresh {
+        Ok(()) => domain.vault.copy_scope(source, new.as_str()).await,
+        Err(fault) => Err(fault),
+    };
+    match copied {
+        Ok(count) => Ok(Keys::Assigned(count)),
+        // No key can be assigned to such a name.
+        Err(fault) if fault.kind == Kind::InvalidScope => Ok(Keys::Assigned(0)),
+        Err(fault) if options.without_keys => Ok(Keys::Without(format!(
+            "no SSH key of `{source}` was assigned to the new project: {}",
+            fault.message
+        ))),
+        Err(fault) => {
+            let message = format!(
+                "SSH keys of `{source}` cannot be assigned to the new project: {}",
+                fault.message
+            );
+            Err(Fault { message, ..fault }.hint("pass `without_keys: true` to go on without them"))
+        }
+    }
 }
 
 fn check_copy(copy: &[String]) -> Result<(), Fault> {
@@ -129,7 +189,6 @@ pub(super) fn make(
         return Err(exists(new, &hidden).hint("pass `shadow: true` to hide the system project"));
     }
     let mut warnings = Vec::new();
-    keys(paths, &load, options, &mut warnings)?;
     let yml = files::read_yaml(&load.yml_path)?;
     let derived = edit::derive_text(&yml.text, new.as_str(), &loaded.project.config.gate_path)?;
     if derived.reemitted {
@@ -167,34 +226,6 @@ pub(super) fn make(
     project.dropped = (!dropped.is_empty()).then_some(dropped);
     project.warnings = (!warnings.is_empty()).then_some(warnings);
     Ok(project)
-}
-
-/// A vault that exists cannot be opened by this version.
-fn keys(
-    paths: &Paths,
-    load: &ProjectLoad,
-    options: &DeriveOptions,
-    warnings: &mut Vec<String>,
-) -> Result<(), Fault> {
-    let vault = paths.vault_dir.join("credentials.db");
-    if vault.symlink_metadata().is_err() {
-        return Ok(());
-    }
-    if !options.without_keys {
-        return Err(Fault::new(
-            Kind::VaultLocked,
-            format!(
-                "the vault is locked, so that SSH keys of `{}` cannot be assigned",
-                load.id
-            ),
-        )
-        .hint("pass `without_keys: true` to go on without them"));
-    }
-    warnings.push(format!(
-        "the vault is locked: no SSH key of `{}` was assigned to the new project",
-        load.id
-    ));
-    Ok(())
 }
 
 fn fill(

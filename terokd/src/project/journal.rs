@@ -110,29 +110,6 @@ pub(super) fn sweep(paths: &Paths) {
     crate::fs::sweep(&dir(paths));
 }
 
-/// Remembers scopes whose key assignments stay in a vault that could not be opened, for when it can be.
-pub(super) fn remember_leftover(paths: &Paths, scope: &str) -> Result<(), Fault> {
-    #[derive(Default, Serialize, Deserialize)]
-    struct Leftover {
-        scopes: Vec<String>,
-    }
-    let path = paths.terokd_dir.join("leftover-assignments.json");
-    let mut leftover: Leftover = match fs::read(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Leftover::default(),
-        Err(error) => return Err(Fault::io("read", &path, &error)),
-        Ok(bytes) => serde_json::from_slice(&bytes)
-            .map_err(|error| Fault::io("read", &path, &error.into()))?,
-    };
-    if leftover.scopes.iter().any(|known| known == scope) {
-        return Ok(());
-    }
-    leftover.scopes.push(scope.to_owned());
-    let bytes = serde_json::to_vec_pretty(&leftover)
-        .map_err(|error| Fault::internal(format!("cannot write `{}`: {error}", path.display())))?;
-    crate::fs::create_dir_private(&paths.terokd_dir)?;
-    crate::fs::replace(&path, &bytes, 0o600)
-}
-
 /// A name that nobody else uses.
 pub(super) fn unique() -> String {
     let text = crate::events::random_hex();

@@ -9,7 +9,6 @@ mod derive;
 mod edits;
 mod guard;
 mod journal;
-mod panic;
 mod plan;
 mod space;
 mod ssh;
@@ -22,7 +21,6 @@ mod walk;
 pub use delete::{CRASH_POINTS, DeleteOptions};
 pub use derive::{DERIVE_CRASH_POINTS, DeriveOptions, derive};
 pub use edits::{read_yaml, set_image_agents, write_new, write_yaml};
-pub use panic::{is_panicked, panic_report, panic_status, refuse_while_panicked};
 pub use ssh::ssh_summary;
 pub use state::state;
 pub use storage::{Sizes, storage_detail, storage_overview};
@@ -41,7 +39,7 @@ use terok_proto::config::{Problem, ProjectConfig, ResolvedConfig, Scope};
 use terok_proto::ops::Progress;
 use terok_proto::project::DeleteProjectResult;
 use terok_proto::{Fault, Kind};
-use terok_vault::Vault;
+use terok_vault::{Unassigned, Vault};
 
 /// Why nothing is known of images and containers.
 pub const NO_PODMAN: &str = "Podman is not used by this version of terokd";
@@ -198,13 +196,27 @@ pub async fn delete(
         registry.project(&dir)?;
         return delete_now(domain, cx, candidate, options).await;
     }
-    panic::refuse_while_panicked(&registry.snapshot().paths, "deleting a project")?;
+    crate::panic::refuse_while_panicked(&registry.snapshot().paths, "deleting a project")?;
     let lock = registry.lock_write(std::slice::from_ref(&dir)).await?;
     let deleting = Deleting::new(registry, &dir);
     // What was changed a moment ago counts, and so does another directory that claims the same id.
     registry.refresh(&dir).await;
-    let outcome = match registry.project(&dir) {
-        Ok(_) => delete_now(domain, cx, candidate, options).await,
+    let outcome = match registry
+        .project(&dir)
+        .and_then(|entry| Ok(entry.project()?.config.clone()))
+    {
+        Ok(config) => {
+            let gate = domain.env.normalise(&config.gate_path);
+            // Nothing may work on the gate while it goes.
+            let held = domain.gates.hold(&gate).await;
+            let outcome = delete_now(domain, cx, candidate, options).await;
+            drop(held);
+            registry.refresh(&dir).await;
+            if outcome.is_ok() {
+                domain.gates.gone(&config.id, &gate).await;
+            }
+            outcome
+        }
         Err(fault) => Err(fault),
     };
     registry.refresh(&dir).await;
@@ -236,22 +248,42 @@ async fn delete_now(
     options: DeleteOptions,
 ) -> Result<DeleteProjectResult, Fault> {
     let (snapshot, env) = (domain.registry.snapshot(), Arc::clone(&domain.env));
-    let cx = cx.clone();
+    let (cx, vault) = (cx.clone(), domain.vault.clone());
+    let scope = domain
+        .registry
+        .project(&edits::dir_id(&candidate)?)?
+        .id()
+        .to_owned();
+    let keys = match domain.vault.keys(&scope).await {
+        Ok(keys) => plan::Keys::Assigned(keys.len() as u64),
+        // Nobody can have assigned a key to a scope that the vault refuses.
+        Err(fault) if fault.kind == Kind::InvalidScope => plan::Keys::Assigned(0),
+        Err(_) => plan::Keys::Unknown,
+    };
     blocking(move || {
         let context = context(&snapshot, &env);
         let load = files::load_one(&candidate, context);
         let others = delete::others(&snapshot.paths, &candidate.dir_name, context);
         let operation = Some(cx.id().to_owned());
-        let prepared = delete::prepare(&load, &snapshot.paths, &env, &others, options, operation)?;
+        let prepared = delete::prepare(
+            &load,
+            &snapshot.paths,
+            &env,
+            &others,
+            options,
+            keys,
+            operation,
+        )?;
         if options.dry_run {
             return Ok(prepared.journal.plan.result(None, true));
         }
-        delete::run(prepared, &snapshot.paths, &mut Reporting(cx))
+        let mut reporting = Reporting(cx, vault);
+        delete::run(prepared, &snapshot.paths, &mut reporting)
     })
     .await
 }
 
-struct Reporting(OpCx);
+struct Reporting(OpCx, Vault);
 
 impl delete::Watch for Reporting {
     fn check(&mut self) -> Result<(), Fault> {
@@ -265,8 +297,41 @@ impl delete::Watch for Reporting {
         });
     }
 
-    fn settled(&mut self, result: &DeleteProjectResult) {
+    fn ends(&mut self) -> &mut dyn delete::Ends {
+        self
+    }
+}
+
+impl delete::Ends for Reporting {
+    fn drop_keys(&mut self, scope: &str) -> Result<Unassigned, Fault> {
+        drop_keys(&self.1, scope)
+    }
+
+    fn settled(&mut self, _: &journal::Journal, result: &DeleteProjectResult) {
         settle(result, |value| async move { self.0.settle(&value).await });
+    }
+}
+
+/// Takes a scope's keys from a thread that may block.
+fn drop_keys(vault: &Vault, scope: &str) -> Result<Unassigned, Fault> {
+    tokio::runtime::Handle::current().block_on(vault.unassign_all_or_later(scope))
+}
+
+/// What a restart does in the place of an operation.
+struct Finishing(Ops, Vault);
+
+impl delete::Ends for Finishing {
+    fn drop_keys(&mut self, scope: &str) -> Result<Unassigned, Fault> {
+        drop_keys(&self.1, scope)
+    }
+
+    fn settled(&mut self, journal: &journal::Journal, result: &DeleteProjectResult) {
+        if let Some(id) = journal.operation_id.as_deref() {
+            settle(
+                result,
+                |value| async move { self.0.settle(id, &value).await },
+            );
+        }
     }
 }
 
@@ -332,7 +397,7 @@ pub async fn resume_deletions(
     ops: &Ops,
 ) -> std::collections::HashMap<String, Result<DeleteProjectResult, Fault>> {
     let paths = Arc::clone(&domain.registry.snapshot().paths);
-    let ops = ops.clone();
+    let mut ends = Finishing(ops.clone(), domain.vault.clone());
     let ended = blocking(move || {
         derive::clean_derive_leftovers(&paths);
         journal::sweep(&paths);
@@ -343,12 +408,7 @@ pub async fn resume_deletions(
         }
         let ended = journals.into_iter().map(|journal| {
             let (project, operation) = (journal.project_id.clone(), journal.operation_id.clone());
-            let mut settled = |journal: &journal::Journal, result: &DeleteProjectResult| {
-                if let (ops, Some(id)) = (&ops, journal.operation_id.as_deref()) {
-                    settle(result, |value| async move { ops.settle(id, &value).await });
-                }
-            };
-            let recovered = delete::recover(journal, &paths, &mut settled);
+            let recovered = delete::recover(journal, &paths, &mut ends);
             (project, operation, recovered)
         });
         Ok(ended.collect::<Vec<_>>())

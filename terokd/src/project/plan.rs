@@ -13,6 +13,7 @@ use terok_config::project::Tier;
 use terok_proto::error::printable_line;
 use terok_proto::project::{DeleteProjectResult, DeleteStep};
 use terok_proto::{Fault, Kind};
+use terok_vault::Unassigned;
 
 /// Tasks whose files are looked at.
 const MAX_TASKS: usize = 10_000;
@@ -60,6 +61,11 @@ pub(super) enum Action {
     },
     /// It goes together with a directory that holds it.
     Within,
+    /// Key assignments of the project's scope are taken.
+    Unassign {
+        /// How many.
+        count: u64,
+    },
     /// It stays.
     Keep {
         /// For `skipped`.
@@ -83,8 +89,17 @@ pub(super) struct Plan {
     pub warnings: Vec<String>,
     /// A system project of the same id becomes visible.
     pub reveals_system_project: bool,
-    /// Key assignments that stay in a vault which cannot be opened.
+    /// There are keys of the scope to be taken, or there may be.
     pub leftover_keys: bool,
+}
+
+/// What is known of the keys of a project's scope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keys {
+    /// So many are assigned; none where there is no vault.
+    Assigned(u64),
+    /// The vault cannot be opened.
+    Unknown,
 }
 
 /// Directories that go into the archive.
@@ -118,6 +133,7 @@ pub(super) fn make(
     paths: &Paths,
     env: &Environment,
     others: &[Other],
+    keys: Keys,
     keep_images: bool,
     uuid: &str,
 ) -> Result<Plan, Fault> {
@@ -133,11 +149,7 @@ pub(super) fn make(
                 let yml = paths.system_projects_dir.join(name).join("project.yml");
                 yml.is_file()
             }),
-        leftover_keys: paths
-            .vault_dir
-            .join("credentials.db")
-            .symlink_metadata()
-            .is_ok(),
+        leftover_keys: keys != Keys::Assigned(0),
     };
     let default_tasks = paths.sandbox_live_dir.join("tasks").join(id);
     let role = |path: &Path, default: &Path| {
@@ -192,12 +204,6 @@ pub(super) fn make(
         .join(format!("ssh-agent-local-{id}.sock"));
     step("agent_socket", "Agent socket", &socket, Role::OfId);
     if plan.leftover_keys {
-        let text = format!(
-            "vault locked — SSH key assignments for scope '{id}' remain in the encrypted DB"
-        );
-        let reason =
-            "the vault cannot be opened by this version; the assignments are dropped when it is"
-                .to_owned();
         let before = ["tasks_root", "state", "build", "task_archives"];
         let keys_at = plan
             .steps
@@ -209,7 +215,10 @@ pub(super) fn make(
             Step {
                 what: "ssh_keys".into(),
                 path: None,
-                action: Action::Keep { text, reason },
+                action: match keys {
+                    Keys::Assigned(count) => Action::Unassign { count },
+                    Keys::Unknown => later(id),
+                },
             },
         );
     }
@@ -366,7 +375,30 @@ fn containers(paths: &Paths, id: &str) -> Vec<String> {
     files.iter().filter_map(warning).collect()
 }
 
+/// The vault keeps the assignments until it can be opened.
+fn later(id: &str) -> Action {
+    Action::Keep {
+        text: format!(
+            "vault locked — SSH key assignments for scope '{id}' remain in the encrypted DB"
+        ),
+        reason: "the vault is locked; the assignments are dropped when it is unlocked".to_owned(),
+    }
+}
+
 impl Plan {
+    /// Notes what became of the scope's keys.
+    pub(super) fn keys_dropped(&mut self, id: &str, dropped: Unassigned) {
+        let keys = |step: &&mut Step| step.what == "ssh_keys";
+        if let Some(step) = self.steps.iter_mut().find(keys) {
+            step.action = match dropped {
+                // A restart finds none left; what was planned is what was done.
+                Unassigned::Done(0) => return,
+                Unassigned::Done(count) => Action::Unassign { count },
+                Unassigned::Later => later(id),
+            };
+        }
+    }
+
     /// As the answer of a dry run, or of what was done.
     pub(super) fn result(&self, archive: Option<String>, dry_run: bool) -> DeleteProjectResult {
         let mut result = DeleteProjectResult {
@@ -385,6 +417,12 @@ impl Plan {
                         let path = path.as_deref().unwrap_or_default();
                         result.deleted.push(path.to_owned());
                     }
+                    (if dry_run { "planned" } else { "deleted" }, None)
+                }
+                Action::Unassign { count } => {
+                    result.deleted.push(format!(
+                        "{count} SSH key assignment(s) of the project's scope"
+                    ));
                     (if dry_run { "planned" } else { "deleted" }, None)
                 }
                 Action::Keep { text, reason } => {

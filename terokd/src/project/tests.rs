@@ -341,7 +341,7 @@ fn reports_as_recorded() {
         let result: PanicResult =
             serde_json::from_value(case["input"]["result"].clone()).expect("a result");
         assert_eq!(
-            panic_report(&result),
+            crate::panic::report(&result),
             case["expect"]["ok"]["text"],
             "{}",
             case["name"]
@@ -494,7 +494,7 @@ async fn a_dry_run_touches_nothing_and_panic_forbids_the_rest() {
     fs::remove_file(lock).expect("unlock");
     let done = world.delete("demo").await.expect("deleted");
     assert_eq!(done.deleted, plan.deleted);
-    let leftover = world.path("$DATA/core/terokd/leftover-assignments.json");
+    let leftover = world.path("$DATA/core/terokd/vault-pending.json");
     assert!(
         fs::read_to_string(leftover)
             .expect("leftover")
@@ -516,7 +516,7 @@ async fn a_user_project_reveals_the_systems() {
 }
 
 /// Somebody who stops at the nth question, like a crash that no destructor sees.
-struct Until(usize);
+struct Until(usize, Nobody);
 
 impl delete::Watch for Until {
     fn check(&mut self) -> Result<(), Fault> {
@@ -529,7 +529,20 @@ impl delete::Watch for Until {
 
     fn phase(&mut self, _: &'static str) {}
 
-    fn settled(&mut self, _: &DeleteProjectResult) {}
+    fn ends(&mut self) -> &mut dyn delete::Ends {
+        &mut self.1
+    }
+}
+
+/// A vault without keys, and nobody who waits for an answer.
+struct Nobody;
+
+impl delete::Ends for Nobody {
+    fn drop_keys(&mut self, _: &str) -> Result<terok_vault::Unassigned, Fault> {
+        Ok(terok_vault::Unassigned::Done(0))
+    }
+
+    fn settled(&mut self, _: &journal::Journal, _: &DeleteProjectResult) {}
 }
 
 fn prepared(world: &World) -> delete::Prepared {
@@ -545,6 +558,7 @@ fn prepared(world: &World) -> delete::Prepared {
         &world.domain.env,
         &[],
         options,
+        plan::Keys::Assigned(0),
         None,
     )
     .expect("a plan")
@@ -555,7 +569,11 @@ async fn cancelling_undoes_everything() {
     let world = World::new(&[DEMO, GATE, ("$CONFIG/projects/demo/x/y", "z")], &[]).await;
     let mut stopped = 0;
     for questions in 0.. {
-        let outcome = delete::run(prepared(&world), &world.paths(), &mut Until(questions));
+        let outcome = delete::run(
+            prepared(&world),
+            &world.paths(),
+            &mut Until(questions, Nobody),
+        );
         let archives = fs::read_dir(world.path("$DATA/archive")).map_or(0, Iterator::count);
         assert!(journal::left(&world.paths()).0.is_empty());
         if outcome.is_ok() {

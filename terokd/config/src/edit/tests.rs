@@ -151,7 +151,7 @@ fn what_cannot_be_spliced_is_written_anew_with_its_comments() {
         let edited = agents(old);
         let before = yaml::parse(old).expect("old").value;
         let mut wanted = before;
-        put(&mut wanted, &["image", "agents"], "claude");
+        put(&mut wanted, &["image", "agents"], "claude".into());
         assert_eq!(
             yaml::parse(&edited.text).expect("new").value,
             wanted,

@@ -1,6 +1,5 @@
 //! The daemon about itself, and operations.
 
-use crate::project;
 use crate::rpc::call::Registrar;
 use crate::rpc::discover;
 use std::time::Duration;
@@ -25,7 +24,9 @@ pub(super) fn register(r: &mut Registrar) {
         d.order_stop(p.drain_ms.map(Duration::from_millis));
         Ok(())
     });
-    r.method(|d, _: m::PanicGetStatus| async move { Ok(project::panic_status(&d.domain)) });
+    r.method(|d, _: m::PanicGetStatus| async move {
+        Ok(crate::panic::status(&d.registry.snapshot().paths))
+    });
     r.method(
         |d, p: m::OperationList| async move { d.ops.list(p.project_id.as_deref(), p.state).await },
     );

@@ -21,7 +21,7 @@ pub(super) fn register(r: &mut Registrar) {
         wizard::validate_answer(&p.question, &p.raw, &d.registry.snapshot().roster)
     });
     r.method(|_, p: m::RenderProjectYaml| async move { wizard::render_project_yaml(&p.values) });
-    r.method(|_, p: m::FormatPanicReport| async move { Ok(project::panic_report(&p.result)) });
+    r.method(|_, p: m::FormatPanicReport| async move { Ok(crate::panic::report(&p.result)) });
     r.method(|_, p: m::SummarizeSshInit| async move { Ok(project::ssh_summary(&p.result)) });
     r.method(|d, _: m::AgentsList| async move { Ok(d.registry.snapshot().roster.list()) });
     r.method(|d, p: m::AgentsParseSelection| async move {

@@ -256,6 +256,19 @@ impl Vault {
         !self.is_panicked() && matches!(self.state().state, State::Open(_))
     }
 
+    /// Whether there are secrets that cannot be used right now. Asks no tier.
+    pub fn is_locked(&self) -> bool {
+        !self.is_unlocked() && (self.is_panicked() || db::exists(&self.settings().database()))
+    }
+
+    /// Where the passphrase of the open vault came from.
+    pub fn source(&self) -> Option<PassphraseSource> {
+        match &self.state().state {
+            State::Open(open) => Some(open.source()),
+            _ => None,
+        }
+    }
+
     /// For the kill switch: removes the session passphrase, closes every agent, forgets keys and connections. The other
     /// tiers stay. Afterwards the panic check keeps the vault closed.
     ///

@@ -1,6 +1,5 @@
-//! The kill switch, as far as projects see it: whether it is engaged, what that forbids, and its report.
+//! The kill switch, as far as this version has it: whether it is engaged, what that forbids, and its report.
 
-use super::Domain;
 use std::path::Path;
 use terok_config::paths::Paths;
 use terok_proto::daemon::PanicStatus;
@@ -12,11 +11,7 @@ use terok_proto::{Fault, Kind};
 const MAX_LOCK: usize = 64 * 1024;
 
 /// Whether the kill switch is engaged. Anything at the lock's path means yes, and so does not being able to look.
-pub fn panic_status(domain: &Domain) -> PanicStatus {
-    status(&domain.registry.snapshot().paths)
-}
-
-pub(super) fn status(paths: &Paths) -> PanicStatus {
+pub fn status(paths: &Paths) -> PanicStatus {
     let lock = paths.core_state_dir.join("panic.lock");
     match lock.symlink_metadata() {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => PanicStatus {
@@ -72,7 +67,7 @@ fn read_start(lock: &Path) -> Option<String> {
 
 /// Fails while the kill switch is engaged.
 /// Whether the kill switch is engaged.
-pub fn is_panicked(paths: &Paths) -> bool {
+pub fn is_engaged(paths: &Paths) -> bool {
     status(paths).panicked
 }
 
@@ -94,7 +89,7 @@ pub fn refuse_while_panicked(paths: &Paths, what: &str) -> Result<(), Fault> {
 }
 
 /// The result of a lockdown for humans (`panic.md` §5).
-pub fn panic_report(result: &PanicResult) -> String {
+pub fn report(result: &PanicResult) -> String {
     let mut lines = vec![format!("Containers found: {}", result.total_running)];
     let raised = result.shields_raised.len();
     lines.push(if result.shield_bypassed {
@@ -193,7 +188,7 @@ mod tests {
             ..PanicResult::default()
         };
         assert_eq!(
-            panic_report(&result),
+            report(&result),
             "Containers found: 0\nShields raised: 0 (1 failed)\nVault: FAILED\nGate:  FAILED\nContainers killed: 1\n\
              Containers frozen: 1\n\nErrors:\n  shield s: x\n  freeze f: no cgroup\n  kill k: y\n  discovery: d\n  lock: l"
         );

@@ -1,0 +1,232 @@
+//! What runs when a container has pushed: old tips that a push would lose are kept, and the push is written down.
+//!
+//! The running half is `terokd gate-hook`, a child of git's: no runtime, no configuration, no database. It never
+//! rejects anything, and what it writes to stderr is read by whoever pushes.
+
+use jiff::Timestamp;
+use std::collections::HashSet;
+use std::fs::OpenOptions;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Output, Stdio};
+use terok_proto::Fault;
+
+/// Directory of the hooks, below the base.
+const DIRECTORY: &str = ".hooks";
+
+/// Largest list of updates that is read.
+const LARGEST: u64 = 64 << 20;
+
+/// Updates that are looked at one by one; of more, every old tip is kept.
+const LOOKED_AT: usize = 200;
+
+/// Seconds by which the name of a backup moves on when something is in its place.
+const TRIES: i64 = 30;
+
+/// Writes the hook into the base, whole or not at all, and gives the directory.
+pub(crate) fn install(base: &Path, program: &Path) -> Result<PathBuf, Fault> {
+    let dir = base.join(DIRECTORY);
+    let failed = |error: io::Error| Fault::io("write the hook in", &dir, &error);
+    crate::listen::private_dir(base, DIRECTORY)?;
+    let mut script = b"#!/bin/sh\n# Written by terokd when it starts.\nexec ".to_vec();
+    script.push(b'\'');
+    for byte in program.as_os_str().as_bytes() {
+        match byte {
+            b'\'' => script.extend_from_slice(b"'\\''"),
+            other => script.push(*other),
+        }
+    }
+    script.extend_from_slice(b"' gate-hook\n");
+    let mut file = tempfile::Builder::new()
+        .prefix(".post-receive-")
+        .permissions(std::fs::Permissions::from_mode(0o700))
+        .tempfile_in(&dir)
+        .map_err(failed)?;
+    file.write_all(&script).map_err(failed)?;
+    // Closed before it gets its name: a script that is open for writing cannot be run.
+    let path = file.into_temp_path();
+    path.persist(dir.join("post-receive"))
+        .map_err(|error| failed(error.error))?;
+    Ok(dir)
+}
+
+/// One moved ref, as git tells it.
+#[derive(Debug, PartialEq, Eq)]
+struct Update {
+    old: String,
+    new: String,
+    name: Vec<u8>,
+}
+
+impl Update {
+    fn parse(line: &[u8]) -> Option<Self> {
+        let mut fields = line.splitn(3, |byte| *byte == b' ');
+        let mut id = || {
+            let text = std::str::from_utf8(fields.next()?).ok()?;
+            let fits = (40..=64).contains(&text.len())
+                && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+            fits.then(|| text.to_owned())
+        };
+        Some(Self {
+            old: id()?,
+            new: id()?,
+            name: fields.next()?.to_vec(),
+        })
+    }
+
+    /// The branch whose old tip this update may lose.
+    fn branch(&self) -> Option<&[u8]> {
+        let branch = self.name.strip_prefix(b"refs/heads/")?;
+        (!is_zero(&self.old)).then_some(branch)
+    }
+}
+
+fn is_zero(id: &str) -> bool {
+    id.bytes().all(|byte| byte == b'0')
+}
+
+/// Runs as git's `post-receive` hook, in the repository that was pushed to.
+pub fn run() -> ExitCode {
+    // Whoever ends git ends its group; what is begun here is brief and must be finished.
+    let _ = nix::unistd::setpgid(nix::unistd::Pid::from_raw(0), nix::unistd::Pid::from_raw(0));
+    let mut text = Vec::new();
+    if let Err(error) = io::stdin().take(LARGEST).read_to_end(&mut text) {
+        warn(&format!("cannot read what was pushed: {error}"));
+        return ExitCode::FAILURE;
+    }
+    let updates: Vec<_> = text
+        .split(|byte| *byte == b'\n')
+        .filter_map(Update::parse)
+        .collect();
+    let mut code = ExitCode::SUCCESS;
+    if let Err(message) = keep(&updates) {
+        warn(&format!("not every old tip was kept: {message}"));
+        code = ExitCode::FAILURE;
+    }
+    if let Some(path) = std::env::var_os("TEROKD_HOOK_REPORT")
+        && let Err(error) = write_down(Path::new(&path), &updates)
+    {
+        warn(&format!("the push is not announced: {error}"));
+        code = ExitCode::FAILURE;
+    }
+    code
+}
+
+/// Nobody may read any more; that is no reason to fail.
+fn warn(message: &str) {
+    let _ = writeln!(io::stderr(), "terok: {message}");
+}
+
+fn write_down(path: &Path, updates: &[Update]) -> io::Result<()> {
+    let mut lines = Vec::new();
+    for update in updates {
+        lines.extend_from_slice(update.old.as_bytes());
+        lines.push(b' ');
+        lines.extend_from_slice(update.new.as_bytes());
+        lines.push(b' ');
+        lines.extend_from_slice(&update.name);
+        lines.push(b'\n');
+    }
+    OpenOptions::new()
+        .append(true)
+        .custom_flags(nix::libc::O_NOFOLLOW)
+        .open(path)?
+        .write_all(&lines)
+}
+
+/// Keeps the old tips that their branches do not reach any more.
+fn keep(updates: &[Update]) -> Result<(), String> {
+    let candidates: Vec<_> = updates
+        .iter()
+        .filter(|update| update.branch().is_some())
+        .collect();
+    let all = candidates.len() > LOOKED_AT;
+    let lost: Vec<_> = candidates
+        .into_iter()
+        .filter(|update| all || is_zero(&update.new) || !is_ancestor(&update.old, &update.new))
+        .collect();
+    if lost.is_empty() {
+        return Ok(());
+    }
+    let now = Timestamp::now();
+    if create(lost.iter().map(|update| backup(update, now, 0))).is_ok() {
+        return Ok(());
+    }
+    // One of them is in the way of another, or of one that is there: one by one, and a little later.
+    let mut failed = None;
+    for update in lost {
+        let kept =
+            (0..TRIES).try_fold((), |(), later| match create([backup(update, now, later)]) {
+                Ok(()) => Err(None),
+                Err(message) if later + 1 == TRIES => Err(Some(message)),
+                Err(_) => Ok(()),
+            });
+        if let Err(Some(message)) = kept {
+            failed = Some(message);
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+fn is_ancestor(old: &str, new: &str) -> bool {
+    git(&["merge-base", "--is-ancestor", old, new], &[]).is_ok_and(|output| output.status.success())
+}
+
+/// A backup's name, and what it points to.
+fn backup(update: &Update, now: Timestamp, later: i64) -> (Vec<u8>, &str) {
+    let at = Timestamp::from_second(now.as_second() + later).unwrap_or(now);
+    let mut name = b"refs/terok/backup/".to_vec();
+    name.extend_from_slice(update.branch().unwrap_or_default());
+    let stamp = at.strftime("/%Y%m%dT%H%M%SZ-").to_string();
+    name.extend_from_slice(stamp.as_bytes());
+    name.extend_from_slice(&update.old.as_bytes()[..12]);
+    (name, &update.old)
+}
+
+/// Makes refs, all or none. One that is there already with the same tip is as good as made.
+fn create<'a>(refs: impl IntoIterator<Item = (Vec<u8>, &'a str)>) -> Result<(), String> {
+    let mut input = Vec::new();
+    let mut seen = HashSet::new();
+    for (name, id) in refs {
+        if seen.insert(name.clone()) {
+            input.extend_from_slice(b"update ");
+            input.extend_from_slice(&name);
+            input.push(0);
+            input.extend_from_slice(id.as_bytes());
+            input.extend_from_slice(b"\0\0");
+        }
+    }
+    let arguments = [
+        "update-ref",
+        "-m",
+        "terok: agent_push",
+        "--create-reflog",
+        "--stdin",
+        "-z",
+    ];
+    let output = git(&arguments, &input).map_err(|error| format!("git does not start: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let message = String::from_utf8_lossy(&output.stderr);
+    let message: String = message.trim().chars().take(500).collect();
+    Err(terok_proto::error::printable_line(&message))
+}
+
+fn git(arguments: &[&str], input: &[u8]) -> io::Result<Output> {
+    let mut child = Command::new("git")
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    if let Some(mut stdin) = child.stdin.take()
+        && let Err(error) = stdin.write_all(input)
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        return Err(error);
+    }
+    child.wait_with_output()
+}

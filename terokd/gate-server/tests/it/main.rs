@@ -1,0 +1,16 @@
+//! The gate server with the real git on both ends.
+
+mod traffic;
+mod world;
+
+/// Not a test: what the hook script of the others runs, as `terokd gate-hook` would.
+#[test]
+#[ignore = "runs as a hook, below other tests"]
+fn hook_child() {
+    if std::env::var_os("TEROKD_HOOK_REPORT").is_some() {
+        assert_eq!(
+            terok_gate_server::hook::run(),
+            std::process::ExitCode::SUCCESS
+        );
+    }
+}
