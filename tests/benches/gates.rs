@@ -45,12 +45,19 @@ fn big(git: &Path) -> Vec<Measurement> {
             );
         });
         let target = world.path(&format!("$HOME/mirror-{n}.git"));
-        let clone = timed(|| run(world.command(git).args(["clone", "-q", "--mirror", &url]).arg(&target)));
+        let clone = timed(|| {
+            run(world
+                .command(git)
+                .args(["clone", "-q", "--mirror", &url])
+                .arg(&target))
+        });
         (sync, clone)
     };
     // Taken in turns, so that a slow moment of the machine hits both.
     let pairs: Vec<(Duration, Duration)> = (0..3).map(&mut first).collect();
-    let best = |pick: fn(&(Duration, Duration)) -> Duration| pairs.iter().map(pick).min().unwrap_or_default();
+    let best = |pick: fn(&(Duration, Duration)) -> Duration| {
+        pairs.iter().map(pick).min().unwrap_or_default()
+    };
     let (sync, clone) = (best(|p| p.0), best(|p| p.1));
 
     let mirror = world.path("$HOME/mirror-0.git");
@@ -61,7 +68,11 @@ fn big(git: &Path) -> Vec<Measurement> {
             assert_eq!(answer["updated_branches"], json!([]), "nothing to do");
         }));
         fetches.push(timed(|| {
-            run(world.command(git).arg("-C").arg(&mirror).args(["fetch", "-q", "--prune"]));
+            run(world
+                .command(git)
+                .arg("-C")
+                .arg(&mirror)
+                .args(["fetch", "-q", "--prune"]));
         }));
     }
     let (syncs, fetches) = (sorted(syncs), sorted(fetches));
@@ -71,25 +82,42 @@ fn big(git: &Path) -> Vec<Measurement> {
         .map(str::to_owned);
     let mut measured = vec![
         Measurement::figure("gate_first_sync", millis(sync), "ms"),
-        Measurement::at_most("gate_first_sync_ratio", ratio(sync, clone), "x git clone --mirror", 1.1),
+        Measurement::at_most(
+            "gate_first_sync_ratio",
+            ratio(sync, clone),
+            "x git clone --mirror",
+            1.1,
+        ),
         Measurement::figure("gate_noop_sync_p50", millis(syncs.p50()), "ms"),
         Measurement::figure("gate_noop_sync_p99", millis(syncs.p99()), "ms"),
-        Measurement::at_most("gate_noop_sync_ratio", ratio(syncs.p50(), fetches.p50()), "x git fetch", 0.6),
+        Measurement::at_most(
+            "gate_noop_sync_ratio",
+            ratio(syncs.p50(), fetches.p50()),
+            "x git fetch",
+            0.6,
+        ),
     ];
     if let Some(address) = address.filter(|address| address.starts_with("127.")) {
-        let through = format!("http://terok-g-00000000000000000000000000000001:x@{address}/big.git");
+        let through =
+            format!("http://terok-g-00000000000000000000000000000001:x@{address}/big.git");
         let gate = world.path("$DATA/sandbox/gate/big.git");
         let direct = format!("file://{}", gate.display());
         let (mut via_gate, mut via_file) = (Vec::new(), Vec::new());
         for n in 0..5 {
             for (url, times) in [(&through, &mut via_gate), (&direct, &mut via_file)] {
                 let target = world.path(&format!("$HOME/clone-{n}"));
-                times.push(timed(|| run(world.command(git).args(["clone", "-q", url]).arg(&target))));
+                times.push(timed(|| {
+                    run(world.command(git).args(["clone", "-q", url]).arg(&target))
+                }));
                 std::fs::remove_dir_all(&target).expect("a clone");
             }
         }
         let (via_gate, via_file) = (sorted(via_gate), sorted(via_file));
-        measured.push(Measurement::figure("gate_clone_p50", millis(via_gate.p50()), "ms"));
+        measured.push(Measurement::figure(
+            "gate_clone_p50",
+            millis(via_gate.p50()),
+            "ms",
+        ));
         measured.push(Measurement::at_most(
             "gate_clone_ratio",
             ratio(via_gate.p50(), via_file.p50()),
@@ -107,17 +135,32 @@ fn big(git: &Path) -> Vec<Measurement> {
     let rounds = 100;
     let before = cpu_of(&daemon);
     for _ in 0..rounds {
-        let found = daemon.ok("project.gate.compare_vs_upstream", json!({"project_id": "asked"}));
+        let found = daemon.ok(
+            "project.gate.compare_vs_upstream",
+            json!({"project_id": "asked"}),
+        );
         assert_eq!(found["relation"], "equal");
     }
     let ours = cpu_of(&daemon) - before;
     let before = cpu_of_children();
     for _ in 0..rounds {
-        run(world.command(git).args(["ls-remote", "-q", &url, "refs/heads/main"]).stdout(Stdio::null()));
+        run(world
+            .command(git)
+            .args(["ls-remote", "-q", &url, "refs/heads/main"])
+            .stdout(Stdio::null()));
     }
     let theirs = cpu_of_children() - before;
-    measured.push(Measurement::figure("gate_poll_cpu", millis(ours) / f64::from(rounds), "ms"));
-    measured.push(Measurement::at_most("gate_poll_cpu_ratio", ratio(ours, theirs), "x git ls-remote", 0.5));
+    measured.push(Measurement::figure(
+        "gate_poll_cpu",
+        millis(ours) / f64::from(rounds),
+        "ms",
+    ));
+    measured.push(Measurement::at_most(
+        "gate_poll_cpu_ratio",
+        ratio(ours, theirs),
+        "x git ls-remote",
+        0.5,
+    ));
     measured
 }
 
@@ -130,11 +173,18 @@ fn many(git: &Path) -> Vec<Measurement> {
     for n in 0..UPSTREAMS {
         if n > 0 {
             let target = world.path(&format!("$HOME/up/u{n}.git"));
-            run(world.command(Path::new("cp")).arg("-r").arg(&seed).arg(&target));
+            run(world
+                .command(Path::new("cp"))
+                .arg("-r")
+                .arg(&seed)
+                .arg(&target));
         }
         let url = format!("git://127.0.0.1:{}/u{n}.git", served.port);
         let id = format!("u{n}");
-        world.write(&format!("$CONFIG/projects/{id}/project.yml"), quiet_project(&id, &url));
+        world.write(
+            &format!("$CONFIG/projects/{id}/project.yml"),
+            quiet_project(&id, &url),
+        );
     }
     world.write("$CONFIG/terokd.yml", "polling: {max_per_host: 8}\n");
     let daemon = world.start();
@@ -145,32 +195,52 @@ fn many(git: &Path) -> Vec<Measurement> {
     let wall = timed(|| {
         let found = daemon.ok("polling.poll_now", json!({}));
         let current = |row: &Value| row["relation"] == "equal";
-        assert!(found.as_array().is_some_and(|rows| rows.len() == UPSTREAMS && rows.iter().all(current)));
+        assert!(
+            found
+                .as_array()
+                .is_some_and(|rows| rows.len() == UPSTREAMS && rows.iter().all(current))
+        );
     });
     let ours = cpu_of(&daemon) - before;
     let before = cpu_of_children();
     let their_wall = timed(|| {
         for n in 0..UPSTREAMS {
             let url = format!("git://127.0.0.1:{}/u{n}.git", served.port);
-            run(world.command(git).args(["ls-remote", "-q", &url, "refs/heads/main"]).stdout(Stdio::null()));
+            run(world
+                .command(git)
+                .args(["ls-remote", "-q", &url, "refs/heads/main"])
+                .stdout(Stdio::null()));
         }
     });
     let theirs = cpu_of_children() - before;
     vec![
         Measurement::figure("poll_500_cpu", millis(ours), "ms"),
-        Measurement::at_most("poll_500_cpu_ratio", ratio(ours, theirs), "x git ls-remote", 0.3),
+        Measurement::at_most(
+            "poll_500_cpu_ratio",
+            ratio(ours, theirs),
+            "x git ls-remote",
+            0.3,
+        ),
         Measurement::figure("poll_500_wall", millis(wall), "ms"),
-        Measurement::figure("poll_500_wall_ratio", ratio(wall, their_wall), "x git ls-remote"),
+        Measurement::figure(
+            "poll_500_wall_ratio",
+            ratio(wall, their_wall),
+            "x git ls-remote",
+        ),
     ]
 }
 
 fn project(id: &str, url: &str) -> String {
-    format!("project:\n  id: {id}\ngit:\n  upstream_url: {url}\n  default_branch: main\ngatekeeping:\n  upstream_polling: {{enabled: false}}\n")
+    format!(
+        "project:\n  id: {id}\ngit:\n  upstream_url: {url}\n  default_branch: main\ngatekeeping:\n  upstream_polling: {{enabled: false}}\n"
+    )
 }
 
 /// Polled, but not while it is measured: its own turn comes in a week.
 fn quiet_project(id: &str, url: &str) -> String {
-    format!("project:\n  id: {id}\ngit:\n  upstream_url: {url}\n  default_branch: main\ngatekeeping:\n  upstream_polling: {{interval_minutes: 10080}}\n")
+    format!(
+        "project:\n  id: {id}\ngit:\n  upstream_url: {url}\n  default_branch: main\ngatekeeping:\n  upstream_polling: {{interval_minutes: 10080}}\n"
+    )
 }
 
 fn import(world: &World, git: &Path, target: &Path) {
@@ -180,7 +250,10 @@ fn import(world: &World, git: &Path, target: &Path) {
 /// A bare repository made by `git fast-import`: a line of commits on `main`, branches spread along it.
 fn import_some(world: &World, git: &Path, target: &Path, commits: usize, branches: usize) {
     world.mkdirs(target.parent().expect("a parent"));
-    run(world.command(git).args(["init", "-q", "--bare", "-b", "main"]).arg(target));
+    run(world
+        .command(git)
+        .args(["init", "-q", "--bare", "-b", "main"])
+        .arg(target));
     let mut child = world
         .command(git)
         .arg("-C")
@@ -191,8 +264,15 @@ fn import_some(world: &World, git: &Path, target: &Path, commits: usize, branche
         .expect("git fast-import");
     let mut stream = std::io::BufWriter::new(child.stdin.take().expect("a pipe"));
     for n in 1..=commits {
-        let text = format!("file {n}\nof some length, so that deltas are worth it\n{}\n", "x".repeat(n % 400));
-        let from = if n > 1 { format!("from :{}\n", n - 1) } else { String::new() };
+        let text = format!(
+            "file {n}\nof some length, so that deltas are worth it\n{}\n",
+            "x".repeat(n % 400)
+        );
+        let from = if n > 1 {
+            format!("from :{}\n", n - 1)
+        } else {
+            String::new()
+        };
         write!(
             stream,
             "commit refs/heads/main\nmark :{n}\ncommitter Ada <ada@example.org> {} +0000\ndata 9\ncommit {}\n{from}M 100644 inline dir{}/file{}\ndata {}\n{text}\n",
@@ -206,11 +286,20 @@ fn import_some(world: &World, git: &Path, target: &Path, commits: usize, branche
     }
     for n in 0..branches {
         let at = commits * (n + 1) / branches;
-        write!(stream, "reset refs/heads/topic/b{n:04}\nfrom :{}\n\n", at.max(1)).expect("a stream");
+        write!(
+            stream,
+            "reset refs/heads/topic/b{n:04}\nfrom :{}\n\n",
+            at.max(1)
+        )
+        .expect("a stream");
     }
     drop(stream);
     assert!(child.wait().expect("git fast-import").success());
-    run(world.command(git).arg("-C").arg(target).args(["pack-refs", "--all"]));
+    run(world
+        .command(git)
+        .arg("-C")
+        .arg(target)
+        .args(["pack-refs", "--all"]));
 }
 
 /// `git daemon` over a directory.
@@ -227,14 +316,22 @@ impl Served {
         };
         let child = world
             .command(git)
-            .args(["daemon", "--reuseaddr", "--export-all", "--listen=127.0.0.1", "--max-connections=0"])
+            .args([
+                "daemon",
+                "--reuseaddr",
+                "--export-all",
+                "--listen=127.0.0.1",
+                "--max-connections=0",
+            ])
             .arg(format!("--port={port}"))
             .arg(format!("--base-path={}", base.display()))
             .arg(base)
             .stderr(Stdio::null())
             .spawn()
             .expect("git daemon");
-        terok_tests::eventually("git daemon listens", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
+        terok_tests::eventually("git daemon listens", || {
+            std::net::TcpStream::connect(("127.0.0.1", port)).ok()
+        });
         Self { child, port }
     }
 }
@@ -242,7 +339,9 @@ impl Served {
 impl Drop for Served {
     fn drop(&mut self) {
         // Its listener is a child of its own.
-        let _ = Command::new("pkill").args(["-P", &self.child.id().to_string()]).status();
+        let _ = Command::new("pkill")
+            .args(["-P", &self.child.id().to_string()])
+            .status();
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -270,9 +369,18 @@ fn ratio(ours: Duration, theirs: Duration) -> f64 {
 
 /// CPU that the daemon and its finished children have used.
 fn cpu_of(daemon: &Daemon) -> Duration {
-    let stat = std::fs::read_to_string(PathBuf::from(format!("/proc/{}/stat", daemon.pid()))).expect("the daemon runs");
-    let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
-    let ticks: u64 = fields[11..15].iter().map(|field| field.parse::<u64>().expect("a number")).sum();
+    let stat = std::fs::read_to_string(PathBuf::from(format!("/proc/{}/stat", daemon.pid())))
+        .expect("the daemon runs");
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .expect("fields")
+        .split_whitespace()
+        .collect();
+    let ticks: u64 = fields[11..15]
+        .iter()
+        .map(|field| field.parse::<u64>().expect("a number"))
+        .sum();
     let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)
         .ok()
         .flatten()
@@ -286,7 +394,9 @@ fn cpu_of_children() -> Duration {
     use nix::sys::resource::{UsageWho, getrusage};
     let used = getrusage(UsageWho::RUSAGE_CHILDREN).expect("usage");
     let span = |time: nix::sys::time::TimeVal| {
-        Duration::from_micros(u64::try_from(time.tv_sec() * 1_000_000 + time.tv_usec()).unwrap_or(0))
+        Duration::from_micros(
+            u64::try_from(time.tv_sec() * 1_000_000 + time.tv_usec()).unwrap_or(0),
+        )
     };
     span(used.user_time()) + span(used.system_time())
 }

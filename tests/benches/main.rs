@@ -106,7 +106,12 @@ fn main() -> std::io::Result<()> {
         }
     }
     let mut all = Vec::new();
-    for part in [calls::measure, latency::measure, idle::measure, gates::measure] {
+    for part in [
+        calls::measure,
+        latency::measure,
+        idle::measure,
+        gates::measure,
+    ] {
         for measurement in part() {
             writeln!(std::io::stdout(), "{}", measurement.line())?;
             all.push(measurement);

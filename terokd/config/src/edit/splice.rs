@@ -250,7 +250,9 @@ impl<'a> Site<'a> {
         match new {
             New::Scalar(value) => {
                 let value = match value {
-                    Leaf::Text(text) if position.style == Style::DoubleQuoted => double_quoted(text),
+                    Leaf::Text(text) if position.style == Style::DoubleQuoted => {
+                        double_quoted(text)
+                    }
                     value => value.yaml(),
                 };
                 let lead = if inline.is_empty() { " " } else { "" };

@@ -383,7 +383,10 @@ proptest! {
 fn a_flag_is_written_as_one() {
     let text = "# mine\ncredentials:\n  use_keyring: no # for now\n";
     let edited = set_flag(text, &["credentials", "use_keyring"], true).expect("an edit");
-    assert_eq!(edited.text, "# mine\ncredentials:\n  use_keyring: true # for now\n");
+    assert_eq!(
+        edited.text,
+        "# mine\ncredentials:\n  use_keyring: true # for now\n"
+    );
     let new = set_flag("", &["credentials", "use_keyring"], false).expect("an edit");
     assert_eq!(new.text, "credentials:\n  use_keyring: false\n");
 }
