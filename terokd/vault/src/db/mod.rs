@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use terok_proto::vault::Secret;
 use terok_proto::{Fault, Kind};
-use tokio::sync::{Mutex, MutexGuard, OnceCell};
+use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard, OnceCell};
 
 /// How long a statement waits for another process.
 const BUSY: Duration = Duration::from_secs(5);
@@ -45,8 +45,8 @@ pub(crate) struct Database {
     path: PathBuf,
     identity: (u64, u64),
     passphrase: Secret,
-    writer: Mutex<SqliteConnection>,
-    reader: OnceCell<Mutex<SqliteConnection>>,
+    writer: Mutex<Closing>,
+    reader: OnceCell<Mutex<Closing>>,
     pub(crate) snapshot: SnapshotCell,
 }
 
@@ -77,7 +77,7 @@ impl Database {
         }
         let mut writer = connect(path, passphrase).await?;
         let version: i64 = sqlx::query_scalar("PRAGMA user_version")
-            .fetch_one(&mut writer)
+            .fetch_one(&mut *writer)
             .await
             .map_err(|e| classify(path, &e))?;
         if version > schema::VERSION {
@@ -85,7 +85,7 @@ impl Database {
         }
         let broken = |e: sqlx::Error| OpenError::Other(fault(path, &e));
         sqlx::raw_sql("PRAGMA journal_mode = WAL; PRAGMA foreign_keys = ON")
-            .execute(&mut writer)
+            .execute(&mut *writer)
             .await
             .map_err(broken)?;
         schema::prepare(&mut writer, path).await?;
@@ -131,12 +131,12 @@ impl Database {
     }
 
     /// The connection for changes. Composed ones begin with [`begin`].
-    pub(crate) async fn writer(&self) -> MutexGuard<'_, SqliteConnection> {
-        self.writer.lock().await
+    pub(crate) async fn writer(&self) -> MappedMutexGuard<'_, SqliteConnection> {
+        MutexGuard::map(self.writer.lock().await, |closing| &mut **closing)
     }
 
     /// The connection for questions, which no waiting writer holds up.
-    pub(crate) async fn reader(&self) -> Result<MutexGuard<'_, SqliteConnection>, Fault> {
+    pub(crate) async fn reader(&self) -> Result<MappedMutexGuard<'_, SqliteConnection>, Fault> {
         let connection = self
             .reader
             .get_or_try_init(|| async {
@@ -150,12 +150,51 @@ impl Database {
                 }
             })
             .await?;
-        Ok(connection.lock().await)
+        Ok(MutexGuard::map(connection.lock().await, |closing| {
+            &mut **closing
+        }))
     }
 
     /// An error of SQLite as a fault.
     pub(crate) fn fault(&self, error: &sqlx::Error) -> Fault {
         fault(&self.path, error)
+    }
+}
+
+/// A connection that is really closed when it is dropped. SQLite runs in a thread of `sqlx`'s; one that still closes
+/// while the process exits meets a cipher library that is gone, and crashes.
+pub(crate) struct Closing(Option<SqliteConnection>);
+
+impl std::ops::Deref for Closing {
+    type Target = SqliteConnection;
+
+    fn deref(&self) -> &SqliteConnection {
+        self.0.as_ref().expect("taken only when dropped")
+    }
+}
+
+impl std::ops::DerefMut for Closing {
+    fn deref_mut(&mut self) -> &mut SqliteConnection {
+        self.0.as_mut().expect("taken only when dropped")
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        let Some(connection) = self.0.take() else {
+            return;
+        };
+        // A thread of its own, because this one may be the event loop's, which must not be entered twice.
+        let close = move || {
+            if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().build()
+                && let Err(error) = runtime.block_on(connection.close())
+            {
+                tracing::warn!(%error, "the vault's database was not closed well");
+            }
+        };
+        if std::thread::spawn(close).join().is_err() {
+            tracing::warn!("the vault's database was not closed well");
+        }
     }
 }
 
@@ -166,30 +205,32 @@ pub(crate) async fn begin(
     connection.begin_with("BEGIN IMMEDIATE").await
 }
 
-async fn connect(path: &Path, passphrase: &Secret) -> Result<SqliteConnection, OpenError> {
+async fn connect(path: &Path, passphrase: &Secret) -> Result<Closing, OpenError> {
     let text = passphrase.expose();
     if text.is_empty() || text.contains('\0') {
         // The first would mean no encryption, the second cannot be said in a statement.
         return Err(OpenError::WrongPassphrase);
     }
     let broken = |e: sqlx::Error| OpenError::Other(fault(path, &e));
-    let mut connection = SqliteConnectOptions::new()
-        .filename(path)
-        .create_if_missing(false)
-        .busy_timeout(BUSY)
-        .foreign_keys(true)
-        // The statement with the key must not get into a log, least of all because it was slow.
-        .disable_statement_logging()
-        .connect()
-        .await
-        .map_err(broken)?;
+    let mut connection = Closing(Some(
+        SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(false)
+            .busy_timeout(BUSY)
+            .foreign_keys(true)
+            // The statement with the key must not get into a log, least of all because it was slow.
+            .disable_statement_logging()
+            .connect()
+            .await
+            .map_err(broken)?,
+    ));
     // The level comes first: a wrong passphrase is an answer, not a line on stderr.
     let key = format!(
         "PRAGMA cipher_log_level = NONE; PRAGMA key = '{}'; PRAGMA cipher_compatibility = 4",
         text.replace('\'', "''")
     );
     sqlx::raw_sql(AssertSqlSafe(key))
-        .execute(&mut connection)
+        .execute(&mut *connection)
         .await
         .map_err(|_| {
             // Whatever SQLite says here may quote the statement.
@@ -199,7 +240,7 @@ async fn connect(path: &Path, passphrase: &Secret) -> Result<SqliteConnection, O
             )
         })?;
     sqlx::query("SELECT count(*) FROM sqlite_master")
-        .fetch_one(&mut connection)
+        .fetch_one(&mut *connection)
         .await
         .map_err(|e| classify(path, &e))?;
     Ok(connection)

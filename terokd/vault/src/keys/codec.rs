@@ -161,12 +161,24 @@ fn ed25519_seed(der: &[u8]) -> Option<&[u8; 32]> {
     rest.first_chunk()
 }
 
+/// What stands in base64 between the two marks. OpenSSH breaks lines after 70 characters and `ssh-key` insists on it;
+/// other programs, the reference among them, break where they like.
+fn openssh_bytes(pem: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let text = std::str::from_utf8(pem).ok()?;
+    let (_, rest) = text.split_once("-----BEGIN OPENSSH PRIVATE KEY-----")?;
+    let (body, _) = rest.split_once("-----END OPENSSH PRIVATE KEY-----")?;
+    let mut base64 = Zeroizing::new(String::with_capacity(body.len()));
+    base64.extend(body.split_ascii_whitespace());
+    Base64::decode_vec(&base64).map(Zeroizing::new).ok()
+}
+
 /// Reads an OpenSSH private key file. Answers the key and the comment in it.
 pub(crate) fn from_openssh(
     pem: &[u8],
     passphrase: Option<&str>,
 ) -> Result<(SigningKey, String), KeyError> {
-    let mut key = PrivateKey::from_openssh(pem).map_err(|_| KeyError::Malformed)?;
+    let bytes = openssh_bytes(pem).ok_or(KeyError::Malformed)?;
+    let mut key = PrivateKey::from_bytes(&bytes).map_err(|_| KeyError::Malformed)?;
     if key.is_encrypted() {
         let passphrase = passphrase.ok_or(KeyError::Encrypted)?;
         if matches!(key.kdf(), ssh_key::Kdf::Bcrypt { rounds, .. } if *rounds > KDF_ROUNDS) {

@@ -26,6 +26,9 @@ use tokio::sync::broadcast;
 /// How long a keyring that had nothing is not asked again: at login the daemon may be faster than the desktop.
 const KEYRING_PAUSE: Duration = Duration::from_secs(30);
 
+/// How long a stopping daemon waits for those who use the database.
+const LAST_CALL: Duration = Duration::from_secs(2);
+
 /// Events kept for a listener that is slow.
 const EVENTS: usize = 256;
 
@@ -281,12 +284,25 @@ impl Vault {
         removed
     }
 
-    /// Closes every agent and forgets keys and connections: the daemon ends.
+    /// Closes every agent and forgets keys and connections: the daemon ends. Waits a moment for those who still use
+    /// them, because a database that closes while the process exits crashes it.
     pub async fn shutdown(&self) {
         self.inner.agents.close();
-        let mut guarded = self.state();
-        guarded.epoch += 1;
-        guarded.state = State::Unknown;
+        let was = {
+            let mut guarded = self.state();
+            guarded.epoch += 1;
+            std::mem::replace(&mut guarded.state, State::Unknown)
+        };
+        let State::Open(open) = was else {
+            return;
+        };
+        let users = Arc::downgrade(&open);
+        // Closing takes a few milliseconds of waiting for a thread.
+        let _ = tokio::task::spawn_blocking(move || drop(open)).await;
+        let last = Instant::now() + LAST_CALL;
+        while users.strong_count() > 0 && Instant::now() < last {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     pub(crate) fn downgrade(&self) -> WeakVault {

@@ -2,5 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
+mod agent;
+mod keys;
 mod open;
+mod programs;
+mod reference;
+mod tiers;
 mod world;

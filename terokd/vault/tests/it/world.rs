@@ -70,6 +70,12 @@ impl World {
         settings
     }
 
+    /// Puts a passphrase into the configuration, as its user would.
+    pub(crate) fn configure(&self, passphrase: &str) {
+        let value = ConfigValue::Text(secret(passphrase));
+        self.config.set(ConfigKey::Passphrase, Some(value)).unwrap();
+    }
+
     /// The same after a restart of the daemon: what was written into the configuration is read from it.
     pub(crate) fn settings_now(&self) -> Settings {
         let mut settings = self.settings();
