@@ -51,9 +51,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("keys", &["gates", "project", "registry"]),
     (
         "project",
-        &[
-            "crash", "events", "fs", "gates", "ops", "panic", "registry", "vault",
-        ],
+        &["crash", "events", "fs", "gates", "ops", "panic", "registry"],
     ),
     (
         "gates",

@@ -180,8 +180,8 @@ impl Gates {
             backup_retention_days: u64::from(keys.backup_retention_days),
         };
         let (spec, transport) = (subject.spec()?, self.transport(&subject));
-        let control = self
-            .control(stop)
+        let control = Control::new()
+            .with_token(stop)
             .with_progress(move |at| report(progress_of(at)));
         let existed = gate.is_dir();
         let lock = self.inner.locks.lock(&gate).await;
@@ -276,7 +276,7 @@ impl Gates {
         let subject = self.subject(id)?;
         let upstream = self.upstream(&subject, None, false).await;
         let (spec, transport) = (subject.spec()?, self.transport(&subject));
-        let control = self.control(CancellationToken::new());
+        let control = self.control();
         blocking(move || {
             let limits = Limits::default();
             terok_gate::compare(
@@ -411,7 +411,7 @@ impl Gates {
             .await
             .unwrap_or_default();
         let (spec, transport) = (subject.spec()?, self.transport(&subject));
-        let control = self.control(CancellationToken::new());
+        let control = self.control();
         let lock = self.inner.locks.lock(&subject.path).await;
         let rows = blocking(move || {
             let limits = Limits::default();
@@ -451,8 +451,8 @@ impl Gates {
         };
         let (spec, transport) = (subject.spec()?, self.transport(&subject));
         let progress = cx.clone();
-        let control = self
-            .control(cx.token().clone())
+        let control = Control::new()
+            .with_token(cx.token().clone())
             .with_progress(move |at| progress.progress(progress_of(at)));
         let lock = self.inner.locks.lock(&subject.path).await;
         let outcome = blocking(move || {
@@ -486,7 +486,7 @@ impl Gates {
             )));
         };
         let transport = self.transport(&subject);
-        let control = self.control(CancellationToken::new());
+        let control = self.control();
         blocking(move || {
             let limits = Limits {
                 ls_refs: PROBE,
@@ -549,7 +549,7 @@ impl Gates {
         let subject = self.subject(id)?;
         let spec = subject.spec()?;
         let lock = self.inner.locks.lock(&subject.path).await;
-        let control = self.control(CancellationToken::new());
+        let control = self.control();
         let changed = blocking(move || change(&spec, &control)).await?;
         drop(lock);
         self.look_again(&subject).await;
@@ -624,18 +624,9 @@ impl Gates {
         }
     }
 
-    /// A handle that stops with the daemon and with `stop`.
-    fn control(&self, stop: CancellationToken) -> Control {
-        let stopping = self.inner.tasks.stopping().clone();
-        let token = stopping.child_token();
-        let own = token.clone();
-        self.inner.tasks.spawn("gate cancellation", async move {
-            tokio::select! {
-                () = stop.cancelled() => own.cancel(),
-                () = own.cancelled() => {}
-            }
-        });
-        Control::new().with_token(token)
+    /// A handle for a call that only the end of the daemon stops.
+    fn control(&self) -> Control {
+        Control::new().with_token(self.inner.tasks.stopping().child_token())
     }
 
     async fn tell_sync(

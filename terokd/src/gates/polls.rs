@@ -10,7 +10,6 @@ use terok_config::id::ProjectId;
 use terok_gate::{Limits, PollReport};
 use terok_proto::gate::{GateStalenessInfo, Relation, StalenessErrorKind};
 use terok_proto::{Fault, Kind};
-use tokio_util::sync::CancellationToken;
 
 impl Upstreams for Gates {
     fn poll(&self, target: Arc<Target>) -> BoxFuture<'static, Outcome> {
@@ -66,7 +65,7 @@ impl Gates {
         let subject = self.subject(&first(target)?)?;
         let upstream = self.upstream(&subject, None, true).await;
         let (spec, transport) = (subject.spec()?, self.transport(&subject));
-        let control = self.control(CancellationToken::new());
+        let control = self.control();
         let seconds = subject.snapshot.global.terokd.polling.timeout_seconds;
         let wanted = target.auto_sync.then(|| target.auto_sync_branches.clone());
         blocking(move || {

@@ -144,7 +144,13 @@ impl Gates {
     }
 
     async fn tell_pushes(self, mut pushes: tokio::sync::mpsc::Receiver<PushEvent>) {
-        while let Some(push) = pushes.recv().await {
+        let stopping = self.inner.tasks.stopping().clone();
+        loop {
+            let push = tokio::select! {
+                push = pushes.recv() => push,
+                () = stopping.cancelled() => return,
+            };
+            let Some(push) = push else { return };
             let data = json!({"gate_path": push.gate_path.to_string_lossy(), "refs": push.refs});
             let draft = Draft::new(EventKind::GatePushed)
                 .project(push.project.as_str())
