@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use terok_tests::World;
@@ -54,6 +54,8 @@ fn walk(dir: &Path, found: &mut BTreeMap<PathBuf, String>) {
         let what = if meta.is_dir() {
             walk(&path, found);
             String::new()
+        } else if meta.file_type().is_socket() {
+            "a socket".to_owned()
         } else if meta.is_symlink() {
             format!("{:?}", fs::read_link(&path).unwrap())
         } else {
