@@ -6,14 +6,18 @@ UNITDIR ?= $(PREFIX)/lib/systemd/user
 CARGO ?= cargo
 TARGET = $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 
-.PHONY: all build release demo test bench lint install uninstall reference clean
+.PHONY: all needs build release demo test bench lint install uninstall reference clean
 
 all: build
 
-build:
+# What the build needs besides Rust, where it can be installed.
+needs:
+	@tests/env/install-build-needs
+
+build: needs
 	$(CARGO) build --workspace --locked
 
-release:
+release: needs
 	$(CARGO) build --workspace --release --locked
 
 # Builds, then shows the whole way from nothing to a project and back, in a home of its own.
@@ -21,14 +25,14 @@ demo: build
 	tests/demo/demo.sh $(TARGET)/debug
 
 # Installs what the tests talk to where that is possible, builds, and runs everything.
-test:
+test: needs
 	tests/env/run-tests
 
 # One line per measurement; the same as JSON in target/bench.json.
 bench: release
 	$(TARGET)/release/terok-bench --json $(TARGET)/bench.json
 
-lint:
+lint: needs
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	@if command -v cargo-deny >/dev/null; then cargo deny --log-level error check licenses bans sources; \

@@ -5,6 +5,7 @@ mod cli;
 mod clients;
 mod conformance;
 mod events;
+mod fixtures;
 mod layout;
 mod lifecycle;
 mod ops;

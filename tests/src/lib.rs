@@ -6,17 +6,28 @@
 pub mod client;
 pub mod daemon;
 pub mod events;
+pub mod git_daemon;
 pub mod hold;
 pub mod http;
+pub mod http_git;
+pub mod listen;
 pub mod programs;
+pub mod proxy;
 pub mod schema;
+pub mod sshd;
 pub mod transport;
+pub mod upstream;
 pub mod world;
 
 pub use client::{Client, RpcError};
 pub use daemon::Daemon;
 pub use events::Events;
+pub use git_daemon::GitDaemon;
 pub use hold::Hold;
+pub use http_git::HttpGit;
+pub use proxy::Proxy;
+pub use sshd::Sshd;
+pub use upstream::Upstream;
 pub use world::World;
 
 use std::time::{Duration, Instant};

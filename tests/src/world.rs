@@ -189,9 +189,7 @@ impl World {
     /// # Panics
     /// That is not permitted.
     pub fn own(&self, path: &Path) {
-        if let Some(uid) = programs::account() {
-            lchown(path, Some(uid), Some(uid)).expect("ownership");
-        }
+        self.runner().own(path);
     }
 
     /// Gives everything below a directory to the daemon's account, for what other programs made.
@@ -209,19 +207,18 @@ impl World {
 
     /// A command in this world: the account, the home, and nothing else of our environment but `PATH`.
     pub fn command(&self, program: &Path) -> Command {
-        let mut command = Command::new(program);
+        let mut command = self.runner().command(program);
         command
-            .env_clear()
-            .env("HOME", self.path("$HOME"))
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("LANG", "C.UTF-8")
             .env("TEROKD_SOCKET", self.socket())
-            .envs(self.env.iter().map(|(k, v)| (k, v)))
-            .current_dir(self.path("$HOME"));
-        if let Some(uid) = programs::account() {
-            command.uid(uid).gid(uid);
-        }
+            .envs(self.env.iter().map(|(k, v)| (k, v)));
         command
+    }
+
+    /// What other threads need to start programs in this world.
+    pub fn runner(&self) -> Runner {
+        Runner {
+            home: self.path("$HOME"),
+        }
     }
 
     /// Applies what has to wait until all files are there.
@@ -243,6 +240,39 @@ impl World {
     /// Starts the daemon with a change to its command.
     pub fn start_with(&self, change: impl FnOnce(&mut Command)) -> Daemon {
         Daemon::start(self, change)
+    }
+}
+
+/// Starts programs in a world's home, under its account.
+#[derive(Clone, Debug)]
+pub struct Runner {
+    home: PathBuf,
+}
+
+impl Runner {
+    /// A command with the account, the home, and nothing else of our environment but `PATH`.
+    pub fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .env("HOME", &self.home)
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("LANG", "C.UTF-8")
+            .current_dir(&self.home);
+        if let Some(uid) = programs::account() {
+            command.uid(uid).gid(uid);
+        }
+        command
+    }
+
+    /// Gives a file to the account.
+    ///
+    /// # Panics
+    /// That is not permitted.
+    pub fn own(&self, path: &Path) {
+        if let Some(uid) = programs::account() {
+            lchown(path, Some(uid), Some(uid)).expect("ownership");
+        }
     }
 }
 
