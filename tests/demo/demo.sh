@@ -40,6 +40,13 @@ git -C "$demo/work" -c user.name=Ada -c user.email=ada@example.com commit -q --a
 git clone -q --bare "$demo/work" "$demo/upstream.git"
 git -C "$demo/upstream.git" log --oneline
 
+# The gate server listens on a loopback port, so that git reaches it; an agent's token is there from an earlier tool.
+token=terok-g-$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
+mkdir -p "$HOME/.config/terok"
+mkdir -p -m 700 "$TEROK_ROOT/sandbox/gate"
+echo "services: {mode: tcp}" >"$TEROK_CONFIG_FILE"
+(umask 077 && echo "{\"$token\": {\"scope\": \"my-demo\", \"task\": \"demo\"}}" >"$TEROK_ROOT/sandbox/gate/tokens.json")
+
 say "2. The daemon starts in the background"
 run terokctl daemon start
 run terokctl daemon status
@@ -112,6 +119,71 @@ tar -tzf "$archive" | sed 's/^/  /'
 run terokctl project list
 if terokctl project list | grep -q my-demo-exp; then fail "the project is still listed"; fi
 
-say "9. The end"
+say "9. The gate: made from upstream, then current by itself"
+sed -i -E 's/^gatekeeping:.*$//' "$file"
+cat >>"$file" <<YAML
+gatekeeping:
+  upstream_polling: {interval_minutes: 1}
+  auto_sync: {enabled: true}
+YAML
+run terokctl call daemon.reload
+run terokctl call project.gate.sync '{"project_id":"my-demo"}'
+terokctl --json watch --project my-demo --kind gate.stale --kind gate.auto_sync_started --kind gate.synced --kind gate.current \
+  --kind gate.pushed --snapshot >"$demo/events" &
+watcher=$!
+wait_for events.snapshot
+work() { git -C "$demo/work" -c user.name=Ada -c user.email=ada@example.com "$@"; }
+work commit -q --allow-empty -m "second commit"
+work push -q "$demo/upstream.git" main
+echo "  upstream has moved; the daemon asks within a minute, here it is told to ask now"
+run terokctl call polling.poll_now '{"project_id":"my-demo"}'
+wait_for gate.stale
+wait_for gate.synced
+wait_for gate.current
+for kind in gate.stale gate.auto_sync_started gate.synced gate.current; do
+  grep -m1 "\"kind\":\"$kind\"" "$demo/events" | cut -c1-150
+done
+run terokctl call project.gate.last_commit '{"project_id":"my-demo"}'
+
+say "10. An agent clones and pushes through the gate server, with a token of its own"
+kill "$watcher" 2>/dev/null || true
+wait "$watcher" 2>/dev/null || true
+before=$(terokctl --json call gate_server.status | member address)
+run terokctl daemon stop
+run terokctl daemon start
+address=$(terokctl --json call gate_server.status | member address)
+[ "$address" = "$before" ] || fail "the gate server moved from $before to $address by a restart"
+address=$(tr -d '"' <<<"$address")
+echo "  the gate server is where it was: $address"
+terokctl --json watch --project my-demo --kind gate.pushed --snapshot >"$demo/events" &
+watcher=$!
+wait_for events.snapshot
+agent() { git -C "$demo/agent" -c user.name=Agent -c user.email=agent@example.com "$@"; }
+git clone -q "http://$token:x@$address/my-demo.git" "$demo/agent"
+echo "hello from the agent" >"$demo/agent/greeting"
+agent add greeting
+agent commit -q -m "greet"
+run agent push -q origin HEAD:agent/greet
+wait_for '"gate.pushed"'
+if git clone -q "http://terok-g-ffffffffffffffffffffffffffffffff:x@$address/my-demo.git" "$demo/nobody" 2>"$demo/refused"; then
+  fail "a token that nobody was given opens the gate"
+fi
+sed 's/^/  /' "$demo/refused"
+
+say "11. A human reviews, and promotes to upstream"
+run terokctl call project.gate.review '{"project_id":"my-demo"}'
+commit=$(agent rev-parse HEAD)
+run terokctl call project.gate.promote "{\"project_id\":\"my-demo\",\"branch\":\"agent/greet\",\"upstream_branch\":\"main\",\"expect_commit\":\"$commit\"}"
+git -C "$demo/upstream.git" log --oneline main
+[ "$(git -C "$demo/upstream.git" rev-parse main)" = "$commit" ] || fail "upstream is not where it was promoted to"
+kill "$watcher" 2>/dev/null || true
+wait "$watcher" 2>/dev/null || true
+watcher=
+
+say "12. A deploy key, minted in the vault; its private half never leaves"
+run terokctl call project.provision_ssh_key '{"project_id":"my-demo"}'
+run terokctl call vault.status
+
+say "13. The end"
 run terokctl daemon stop
 if terokctl --no-autostart daemon status >/dev/null 2>&1; then fail "the daemon still answers"; fi
