@@ -50,6 +50,10 @@ fn main() -> ExitCode {
     {
         return terok_gate_server::hook::run();
     }
+    // What the vault holds is in this process's memory: no core file of it, and no debugger of the same user.
+    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
+        return fail(&format!("cannot keep this process out of core files: {error}"), 1);
+    }
     terok_gate::set_crash_hook(terokd::crash::point);
     let arguments = Arguments::parse();
     if let Some(reference) = arguments.reference {
