@@ -52,7 +52,10 @@ fn main() -> ExitCode {
     }
     // What the vault holds is in this process's memory: no core file of it, and no debugger of the same user.
     if let Err(error) = nix::sys::prctl::set_dumpable(false) {
-        return fail(&format!("cannot keep this process out of core files: {error}"), 1);
+        return fail(
+            &format!("cannot keep this process out of core files: {error}"),
+            1,
+        );
     }
     terok_gate::set_crash_hook(terokd::crash::point);
     let arguments = Arguments::parse();

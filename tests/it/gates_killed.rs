@@ -59,7 +59,12 @@ impl Scene {
         let git = find("git").expect("git");
         let mut command = self.world.command(&git);
         let output = command
-            .args(["-c", "user.name=Agent", "-c", "user.email=agent@example.org"])
+            .args([
+                "-c",
+                "user.name=Agent",
+                "-c",
+                "user.email=agent@example.org",
+            ])
             .arg("-C")
             .arg(self.gate())
             .args(arguments)
@@ -104,12 +109,23 @@ impl Scene {
             let status = daemon.ok("daemon.status", json!({}));
             (status["operations"]["running"] == 0).then_some(())
         });
-        for operation in daemon.ok("operation.list", json!({})).as_array().expect("a list") {
+        for operation in daemon
+            .ok("operation.list", json!({}))
+            .as_array()
+            .expect("a list")
+        {
             assert!(operation["finished_at"].is_string(), "{point}: {operation}");
         }
         for entry in std::fs::read_dir(self.world.path("$DATA/sandbox/gate")).expect("a base") {
-            let name = entry.expect("an entry").file_name().to_string_lossy().into_owned();
-            assert!(!name.contains(".git.new-") && !name.contains(".git.trash-"), "{point}: {name}");
+            let name = entry
+                .expect("an entry")
+                .file_name()
+                .to_string_lossy()
+                .into_owned();
+            assert!(
+                !name.contains(".git.new-") && !name.contains(".git.trash-"),
+                "{point}: {name}"
+            );
         }
         daemon
     }
@@ -140,7 +156,11 @@ fn a_first_sync_that_is_killed_leaves_no_gate_or_a_whole_one() {
         let operations = daemon.ok("operation.list", json!({}));
         assert_eq!(operations[0]["state"], "succeeded", "{point}: {operations}");
         scene.is_whole(point);
-        assert_eq!(scene.git(&["rev-parse", "main"]), scene.upstream.head("main"), "{point}");
+        assert_eq!(
+            scene.git(&["rev-parse", "main"]),
+            scene.upstream.head("main"),
+            "{point}"
+        );
     }
 }
 
@@ -157,7 +177,11 @@ fn a_rebuild_that_is_killed_leaves_the_old_gate_or_the_new_one() {
         scene.is_whole(point);
         let _daemon = scene.starts_again(point);
         scene.is_whole(point);
-        assert_eq!(scene.git(&["rev-parse", "main"]), scene.upstream.head("main"), "{point}");
+        assert_eq!(
+            scene.git(&["rev-parse", "main"]),
+            scene.upstream.head("main"),
+            "{point}"
+        );
     }
 }
 
@@ -177,20 +201,37 @@ fn a_sync_that_is_killed_loses_nothing_and_goes_on() {
         scene.is_whole(point);
         let daemon = scene.starts_again(point);
         scene.is_whole(point);
-        assert_eq!(scene.git(&["rev-parse", "main"]), scene.upstream.head("main"), "{point}");
-        assert_eq!(scene.git(&["rev-parse", "new"]), scene.upstream.head("new"), "{point}");
+        assert_eq!(
+            scene.git(&["rev-parse", "main"]),
+            scene.upstream.head("main"),
+            "{point}"
+        );
+        assert_eq!(
+            scene.git(&["rev-parse", "new"]),
+            scene.upstream.head("new"),
+            "{point}"
+        );
         for commit in [&only_here, &on_side] {
             scene.reaches(commit, point);
         }
         let pending = daemon.ok("project.gate.pending", json!({"project_id": "alpha"}));
         assert_eq!(pending[0]["branch"], "side", "{point}: {pending}");
-        assert_eq!(pending[0]["gate_sha"], on_side.as_str(), "{point}: {pending}");
+        assert_eq!(
+            pending[0]["gate_sha"],
+            on_side.as_str(),
+            "{point}: {pending}"
+        );
     }
 }
 
 #[test]
 fn what_is_applied_or_restored_is_so_whole_or_not_at_all() {
-    for point in ["gate.apply.ready", "gate.apply.done", "gate.restore.ready", "gate.restore.done"] {
+    for point in [
+        "gate.apply.ready",
+        "gate.apply.done",
+        "gate.restore.ready",
+        "gate.restore.done",
+    ] {
         let Some(scene) = Scene::new() else { return };
         let daemon = scene.world.start();
         daemon.ok("project.gate.sync", json!({"project_id": "alpha"}));
@@ -213,7 +254,11 @@ fn what_is_applied_or_restored_is_so_whole_or_not_at_all() {
         let _daemon = scene.starts_again(point);
         let now = scene.git(&["rev-parse", "side"]);
         let done = point.ends_with(".done");
-        let expected = if point.starts_with("gate.apply") == done { &theirs } else { &mine };
+        let expected = if point.starts_with("gate.apply") == done {
+            &theirs
+        } else {
+            &mine
+        };
         assert_eq!(&now, expected, "{point}");
         for commit in [&mine, &theirs] {
             scene.reaches(commit, point);
@@ -230,14 +275,18 @@ fn a_promotion_that_is_killed_has_happened_or_not() {
         drop(daemon);
         let before = scene.upstream.head("main");
         let commit = scene.agent_commits("agent/work", "main");
-        let params = json!({"project_id": "alpha", "branch": "agent/work", "upstream_branch": "main"});
+        let params =
+            json!({"project_id": "alpha", "branch": "agent/work", "upstream_branch": "main"});
         scene.dies(point, "project.gate.promote", params.clone());
         let pushed = *point != "gate.promote.fetched";
         let expected = if pushed { &commit } else { &before };
         assert_eq!(&scene.upstream.head("main"), expected, "{point}");
         let daemon = scene.starts_again(point);
         let operations = daemon.ok("operation.list", json!({}));
-        assert_eq!(operations[0]["error"]["data"]["kind"], "interrupted", "{point}: {operations}");
+        assert_eq!(
+            operations[0]["error"]["data"]["kind"], "interrupted",
+            "{point}: {operations}"
+        );
         // Asking again is harmless: it finds the work done, or does it.
         let result = daemon.ok("project.gate.promote", params);
         assert_eq!(result["new"], commit.as_str(), "{point}");

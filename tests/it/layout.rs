@@ -59,7 +59,10 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "events", "fs", "ops", "panic", "polling", "registry", "store", "tasks",
         ],
     ),
-    ("polling", &["events", "registry", "store", "tasks"]),
+    (
+        "polling",
+        &["events", "panic", "registry", "store", "tasks"],
+    ),
     ("vault", &["events", "fs", "panic", "registry", "tasks"]),
     ("panic", &[]),
     ("ops", &["crash", "events", "store", "tasks", "telemetry"]),

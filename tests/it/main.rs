@@ -12,6 +12,7 @@ mod lifecycle;
 mod ops;
 mod projects;
 mod reference;
+mod secrets;
 mod socket;
 mod systemd;
 mod watch;

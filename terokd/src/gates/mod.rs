@@ -503,8 +503,9 @@ impl Gates {
     /// What polls at once when somebody asks: the gate of one project, or all gates on the schedule.
     ///
     /// # Errors
-    /// There is no such project, or it is broken.
+    /// There is no such project, it is broken, or the kill switch is engaged.
     pub fn poll_targets(&self, project: Option<&ProjectId>) -> Result<Vec<Arc<Target>>, Fault> {
+        self.refuse_while_panicked("polling")?;
         match project {
             None => {
                 let polling = self.inner.polling.get();

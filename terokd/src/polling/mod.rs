@@ -16,6 +16,7 @@ pub use schedule::Failure;
 pub use targets::{Target, target_of};
 
 use crate::events::{Bus, Draft, Filter, Start};
+use crate::panic;
 use crate::registry::Registry;
 use crate::store::Store;
 use crate::tasks::Tasks;
@@ -184,12 +185,6 @@ impl Polling {
         self.inner.wake.notify_one();
     }
 
-    /// Stops polling, or goes on.
-    pub fn pause(&self, paused: bool) {
-        self.schedule().pause(paused, Instant::now());
-        self.inner.wake.notify_one();
-    }
-
     /// Takes the projects and limits as they are now.
     pub fn reconfigure(&self) {
         let snapshot = self.inner.registry.snapshot();
@@ -211,14 +206,18 @@ impl Polling {
         loop {
             let (due, next) = {
                 let slept = self.inner.upstreams.slept();
+                let panicked = panic::is_engaged(&self.inner.registry.snapshot().paths);
                 let mut schedule = self.schedule();
+                schedule.pause(panicked, Instant::now());
                 schedule.notice_sleep(slept, Instant::now());
                 schedule.take_due(Instant::now())
             };
             for due in due {
                 self.inner.tasks.spawn("poll", self.clone().poll(due));
             }
-            let next = next.map(|next| next.min(Instant::now() + LOOK));
+            let look = Instant::now() + LOOK;
+            let idle = self.schedule().is_empty();
+            let next = next.map_or((!idle).then_some(look), |next| Some(next.min(look)));
             tokio::select! {
                 () = until(next) => {}
                 () = self.inner.wake.notified() => {}
@@ -235,6 +234,7 @@ impl Polling {
             EventKind::ProjectBroken,
             EventKind::ProjectRemoved,
             EventKind::ConfigChanged,
+            EventKind::VaultUnlocked,
         ];
         let filter = Filter {
             projects: None,
@@ -243,14 +243,14 @@ impl Polling {
         let mut events = self.inner.bus.subscribe(filter, Start::Now);
         loop {
             tokio::select! {
-                event = events.next() => {
-                    if event.is_none() {
-                        return;
-                    }
-                }
+                event = events.next() => match event {
+                    None => return,
+                    // What failed for want of a key may work now.
+                    Some(event) if event.event.kind == EventKind::VaultUnlocked => self.forget_failures(None),
+                    Some(_) => self.reconfigure(),
+                },
                 () = self.inner.tasks.stopping().cancelled() => return,
             }
-            self.reconfigure();
         }
     }
 

@@ -322,8 +322,9 @@ impl Schedule {
         if self.paused && !paused {
             self.spread_all(now, Duration::ZERO);
         }
+        let begins = paused && !self.paused;
         self.paused = paused;
-        if paused {
+        if begins {
             for entry in self.entries.values_mut() {
                 entry.waiting.clear();
                 entry.forced = false;
@@ -389,6 +390,10 @@ impl Schedule {
                 .filter(|_| !self.paused)
                 .map(|next| wall_clock(next, now)),
         }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     pub(super) fn targets(&self) -> Vec<Arc<Target>> {
