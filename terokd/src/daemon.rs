@@ -217,6 +217,8 @@ impl Running {
         tracing::info!("stopping");
         daemon.ops.drain(drain).await;
         daemon.tasks.stop().await;
+        // A database that is still being closed while the process exits would crash it.
+        daemon.keys.vault.shutdown().await;
         tracing::info!("stopped");
     }
 }

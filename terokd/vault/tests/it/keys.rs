@@ -433,3 +433,62 @@ async fn a_thousand_listings_cost_one_opening() {
     }
     assert!(events.try_recv().is_err(), "it was not opened again");
 }
+
+/// Names the world of [`killed_at_any_moment_it_keeps_one_key_and_no_orphan`] to its child.
+const CHILD: &str = "TEROK_VAULT_TEST_CHILD";
+
+/// The child of the test below: rotates for ever. By itself it does nothing.
+#[tokio::test]
+async fn rotates_until_it_is_killed() {
+    let Some(dir) = std::env::var_os(CHILD) else {
+        return;
+    };
+    let world = World::at(Path::new(&dir), "right");
+    let vault = world.vault();
+    loop {
+        vault
+            .provision_key("orion", None, None, true)
+            .await
+            .unwrap();
+        // Straight to the pipe: the test runner captures what is printed.
+        std::io::Write::write_all(&mut std::io::stderr(), b".").unwrap();
+    }
+}
+
+#[tokio::test]
+async fn killed_at_any_moment_it_keeps_one_key_and_no_orphan() {
+    let world = World::new();
+    world.configure("right");
+    let vault = world.vault();
+    vault
+        .provision_key("orion", None, None, false)
+        .await
+        .unwrap();
+    vault.shutdown().await;
+    let mut seen = std::collections::BTreeSet::new();
+    for turn in 0..8_u32 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "keys::rotates_until_it_is_killed", "--nocapture"])
+            .env(CHILD, world.dir.path())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut pipe = child.stderr.take().unwrap();
+        let mut rotations = vec![0; 3 + turn as usize];
+        std::io::Read::read_exact(&mut pipe, &mut rotations).unwrap();
+        // Somewhere inside the next rotation.
+        for _ in 0..turn * 20_000 {
+            std::hint::spin_loop();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let vault = world.vault();
+        let keys = vault.all_keys().await.unwrap();
+        assert_eq!(keys.len(), 1, "{keys:?}");
+        assert_eq!(keys[0].scopes, ["orion"]);
+        seen.insert(keys[0].fingerprint.clone());
+        vault.shutdown().await;
+    }
+    assert_eq!(seen.len(), 8, "each child rotated");
+}

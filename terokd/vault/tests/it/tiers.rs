@@ -263,6 +263,25 @@ async fn a_changed_configuration_opens_it() {
 }
 
 #[tokio::test]
+async fn another_directory_is_another_vault() {
+    let world = World::new();
+    let vault = world.vault();
+    vault
+        .provision_key("orion", None, None, false)
+        .await
+        .unwrap();
+    let socket = vault.host_agent("orion").await.unwrap();
+    let mut events = vault.events();
+    let mut settings = world.settings_now();
+    settings.vault_dir = world.dir.path().join("elsewhere");
+    vault.configure(settings);
+    assert_eq!(events.recv().await.unwrap(), VaultEvent::Locked);
+    assert!(!socket.exists());
+    assert_eq!(vault.status().await.state, VaultState::Absent);
+    assert!(vault.keys("orion").await.unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn sealing() {
     let world = World::new();
     let mut settings = world.settings();

@@ -1,7 +1,7 @@
 //! A machine of a test's own: directories, a configuration file that only remembers, a panic switch.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
@@ -10,9 +10,24 @@ use terok_proto::vault::Secret;
 use terok_vault::{ConfigFile, ConfigKey, ConfigValue, SessionBus, Settings, Vault};
 
 pub(crate) struct World {
-    pub(crate) dir: TempDir,
+    pub(crate) dir: Dir,
     pub(crate) config: Arc<Remembered>,
     pub(crate) panicked: Arc<AtomicBool>,
+}
+
+/// A directory that goes with us, or that of somebody else.
+pub(crate) enum Dir {
+    Ours(TempDir),
+    Theirs(PathBuf),
+}
+
+impl Dir {
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Self::Ours(dir) => dir.path(),
+            Self::Theirs(dir) => dir,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -51,10 +66,21 @@ impl World {
         let config = Arc::new(Remembered::default());
         *config.path.lock().unwrap() = dir.path().join("config.yml");
         Self {
-            dir,
+            dir: Dir::Ours(dir),
             config,
             panicked: Arc::default(),
         }
+    }
+
+    /// The world of another process, with that passphrase in its configuration.
+    pub(crate) fn at(dir: &Path, passphrase: &str) -> Self {
+        let world = Self {
+            dir: Dir::Theirs(dir.to_owned()),
+            config: Arc::default(),
+            panicked: Arc::default(),
+        };
+        world.configure(passphrase);
+        world
     }
 
     /// Settings of a machine without keyring and systemd-creds, whatever this one has.
