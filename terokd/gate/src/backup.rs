@@ -3,7 +3,7 @@
 //! `refs/terok/backup/<branch>/<YYYYMMDDTHHMMSSZ>-<first 12 hex digits of the old tip>`. Why it was made is the message
 //! of the ref's first log entry, `terok: <reason>`; logs of a gate never expire.
 
-use crate::refs::{BACKUP, Edits, HEADS, Refs};
+use crate::refs::{BACKUP, CommitError, Edits, HEADS, Names, Refs};
 use crate::{Control, GateSpec, layout, lock};
 use gix::ObjectId;
 use gix::bstr::ByteSlice;
@@ -32,8 +32,16 @@ pub(crate) fn keep(
     reason: BackupReason,
 ) -> Result<String, Fault> {
     let name = name_for(refs, branch, old);
-    let exists = refs.backups.contains_key(name.trim_start_matches(BACKUP));
-    if !exists {
+    let short = name.trim_start_matches(BACKUP);
+    if !Names::new(refs.backups.keys()).has_room(short) {
+        return Err(Fault::new(
+            Kind::GitError,
+            format!(
+                "there is no room for a backup of `{branch}`: another backup's name is in the way of `{name}`"
+            ),
+        ));
+    }
+    if !refs.backups.contains_key(short) {
         edits.set(&name, None, old, &format!("terok: {}", word(reason)))?;
     }
     Ok(name)
@@ -129,6 +137,11 @@ pub fn restore_backup(
         let new = *refs.backups.get(short).ok_or_else(unknown)?;
         let (branch, _) = parse(short).ok_or_else(unknown)?;
         let old = refs.heads.get(branch).copied();
+        if !Names::new(refs.heads.keys()).has_room(branch) {
+            return Err(Fault::invalid_argument(format!(
+                "`{branch}` cannot come back while the gate has a branch whose name is in its way; remove that one first"
+            )));
+        }
         let mut edits = Edits::default();
         let mut backup_ref = None;
         if old != Some(new) {
@@ -149,7 +162,7 @@ pub fn restore_backup(
                 });
             }
             Err(error) if attempt >= 2 => return Err(error.into_fault()),
-            Err(crate::refs::CommitError::Moved(_)) => {}
+            Err(CommitError::Moved { .. }) => {}
             Err(error) => return Err(error.into_fault()),
         }
     }
@@ -190,8 +203,6 @@ pub(crate) fn prune(
             pruned.push(name);
         }
     }
-    edits
-        .commit(repository)
-        .map_err(crate::refs::CommitError::into_fault)?;
+    edits.commit(repository).map_err(CommitError::into_fault)?;
     Ok(PrunedBackups { pruned })
 }

@@ -1,38 +1,47 @@
 //! A plain clone of the gate that seeds new tasks. Best effort: its failures never fail a sync.
 
-use crate::{Control, GateSpec, layout};
+use crate::refs::Refs;
+use crate::{Control, GateSpec, host_git, layout};
+use sha2::{Digest, Sha256};
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// Within the clone: which state of the gate it was made from.
+const STATE: &str = ".git/terok-gate-state";
 /// How long a clone on this machine may take.
 const LONGEST: Duration = Duration::from_secs(300);
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Rebuilds the clone if something moved or there is none; true if it did.
-pub(crate) fn refresh(spec: &GateSpec, moved: bool, control: &Control) -> Result<bool, String> {
+/// Rebuilds the clone if the gate's branches are not those that it was made from; true if it did.
+pub(crate) fn refresh(spec: &GateSpec, control: &Control) -> Result<bool, String> {
     let Some(cache) = &spec.cache_dir else {
         return Ok(false);
     };
-    if !moved && cache.join(".git").is_dir() {
+    let repository = layout::open(&spec.path).map_err(|fault| fault.message)?;
+    let refs = Refs::read(&repository).map_err(|fault| fault.message)?;
+    if refs.heads.is_empty() {
+        drop_cache(spec);
         return Ok(false);
     }
-    let has_heads = crate::status::facts_heads(spec) > 0;
-    if !has_heads {
-        drop_cache(spec);
+    let state = state(&repository, &refs);
+    let known = fs::read_to_string(cache.join(STATE)).unwrap_or_default();
+    if known == state && cache.join(".git").is_dir() {
         return Ok(false);
     }
     let parent = cache.parent().ok_or("it has no place")?;
     layout::private_dir(parent).map_err(|fault| fault.message)?;
-    let _lock = lock(cache)?;
+    let _lock = lock(cache, control)?;
     let new = sibling(cache, "new");
     crate::sync::remove(&new);
     let cloned = clone(&spec.path, &new, control);
-    if let Err(why) = cloned {
+    let noted = cloned.and_then(|()| {
+        layout::write(&new.join(STATE), state.as_bytes()).map_err(|fault| fault.message)
+    });
+    if let Err(why) = noted {
         crate::sync::remove(&new);
+        // One that is older still seeds tasks; one that was dropped would not have.
         return Err(why);
     }
     let old = sibling(cache, "old");
@@ -64,8 +73,22 @@ fn sibling(cache: &Path, what: &str) -> PathBuf {
     cache.with_file_name(format!(".{name}.{what}"))
 }
 
+/// Branches of the gate and where its `HEAD` points, in short.
+fn state(repository: &gix::Repository, refs: &Refs) -> String {
+    let mut hash = Sha256::new();
+    hash.update(crate::head::branch(repository).unwrap_or_default());
+    for (branch, id) in &refs.heads {
+        hash.update(b"\n");
+        hash.update(branch);
+        hash.update(b" ");
+        hash.update(id.as_bytes());
+    }
+    let digest = hash.finalize();
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Keeps the clone from being copied while it changes.
-fn lock(cache: &Path) -> Result<File, String> {
+fn lock(cache: &Path, control: &Control) -> Result<File, String> {
     let path = sibling(cache, "lock");
     let file = OpenOptions::new()
         .create(true)
@@ -74,80 +97,39 @@ fn lock(cache: &Path) -> Result<File, String> {
         .mode(0o600)
         .open(&path)
         .map_err(|error| format!("cannot open `{}`: {error}", path.display()))?;
-    file.lock()
-        .map_err(|error| format!("cannot lock `{}`: {error}", path.display()))?;
-    Ok(file)
+    let end = Instant::now() + LONGEST;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(std::fs::TryLockError::WouldBlock) => {}
+            Err(std::fs::TryLockError::Error(error)) => {
+                return Err(format!("cannot lock `{}`: {error}", path.display()));
+            }
+        }
+        if control.cancelled() || Instant::now() >= end {
+            return Err("tasks are being seeded from it".to_owned());
+        }
+        std::thread::sleep(LOOK);
+    }
 }
 
 /// A clone with hard links to the gate's objects, which nobody changes. Runs nothing of the repository's.
 fn clone(gate: &Path, target: &Path, control: &Control) -> Result<(), String> {
-    let mut child = Command::new("git")
-        .args([
-            "-c",
-            "core.hooksPath=/dev/null",
-            "-c",
-            "protocol.file.allow=always",
-            "-c",
-            "safe.directory=*",
-        ])
-        .args([
-            "clone",
-            "--quiet",
-            "--local",
-            "--no-recurse-submodules",
-            "--",
-        ])
-        .arg(gate)
-        .arg(target)
-        .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-        .env("HOME", "/nonexistent")
-        .env("LC_ALL", "C")
-        .env("GIT_CONFIG_NOSYSTEM", "1")
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .env("GIT_TERMINAL_PROMPT", "0")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .spawn()
-        .map_err(|error| format!("cannot run git: {error}"))?;
-    let stderr = child.stderr.take();
-    let reader = std::thread::spawn(move || {
-        let mut text = Vec::new();
-        if let Some(stderr) = stderr {
-            // What it says beyond this is not worth keeping.
-            let _ =
-                std::io::Read::read_to_end(&mut std::io::Read::take(stderr, 64 * 1024), &mut text);
-        }
-        String::from_utf8_lossy(&text).into_owned()
-    });
-    let end = Instant::now() + LONGEST;
-    let status = loop {
-        match child.try_wait() {
-            Ok(Some(status)) => break status,
-            Ok(None) => {}
-            Err(error) => return Err(format!("git is lost: {error}")),
-        }
-        if control.cancelled() || Instant::now() >= end {
-            let group = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap_or(0));
-            let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
-            let _ = child.wait();
-            return Err(if control.cancelled() {
-                "cancelled".to_owned()
-            } else {
-                "git clone took too long".to_owned()
-            });
-        }
-        std::thread::sleep(LOOK);
-    };
-    let said = reader.join().unwrap_or_default();
-    if !status.success() {
-        return Err(format!("git clone failed: {}", crate::clean_message(&said)));
-    }
+    let mut command = host_git::git(&[
+        "clone",
+        "--quiet",
+        "--local",
+        "--no-recurse-submodules",
+        "--template=",
+        "--",
+    ]);
+    command.arg(gate).arg(target);
+    host_git::run(&mut command, LONGEST, control)?;
     // A clone whose HEAD leads nowhere would seed empty workspaces.
-    if !target.join(".git").is_dir() {
-        return Err("git clone made no repository".to_owned());
-    }
-    Ok(())
+    let options = gix::open::Options::isolated().with(gix::sec::Trust::Full);
+    let clone = gix::open_opts(target, options).map_err(|error| format!("{error:#}"))?;
+    clone
+        .head_id()
+        .map(drop)
+        .map_err(|_| "the gate's HEAD names no branch, so there is nothing to check out".to_owned())
 }

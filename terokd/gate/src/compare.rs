@@ -88,7 +88,7 @@ pub fn compare_with_snapshot(spec: &GateSpec) -> Option<GateStalenessInfo> {
     let branch = spec
         .default_branch
         .clone()
-        .or_else(|| head_branch(&repository))?;
+        .or_else(|| crate::head::branch(&repository))?;
     let (gate, upstream) = (*refs.heads.get(&branch)?, *refs.upstream.get(&branch)?);
     Some(related(&repository, &branch, gate, upstream))
 }
@@ -118,7 +118,7 @@ fn look(
     };
     // Without a name the branch is upstream's default, which only upstream knows; a gate without one has its own.
     let wanted = match (wanted, reach) {
-        (None, Reach::None) => repository.as_ref().and_then(head_branch),
+        (None, Reach::None) => repository.as_ref().and_then(crate::head::branch),
         (wanted, _) => wanted,
     };
     let head_of = |branch: &Option<String>| {
@@ -340,13 +340,4 @@ fn nothing(
         error_kind: error,
         relation: Relation::Unknown,
     }
-}
-
-/// The branch that `HEAD` points at.
-pub(crate) fn head_branch(repository: &gix::Repository) -> Option<String> {
-    let name = repository.head_name().ok()??;
-    name.as_bstr()
-        .to_string()
-        .strip_prefix(HEADS)
-        .map(str::to_owned)
 }

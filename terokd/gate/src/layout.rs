@@ -78,45 +78,114 @@ pub(crate) fn create(
             .map_err(|error| Fault::io("create the directory", &part, &error))?;
     }
     write(&dir.join("HEAD"), format!("ref: {head}\n").as_bytes())?;
-    write(&dir.join("config"), config_text(url).as_bytes())?;
+    write(&dir.join("config"), &config_text(url)?)?;
     open(dir)
 }
 
-/// The whole configuration of a gate. Nothing in it runs anything.
-fn config_text(url: Option<&GateUrl>) -> String {
-    let mut text = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n\tlogAllRefUpdates = always\n\
-                    [transfer]\n\thideRefs = refs/terok\n[receive]\n\tfsckObjects = true\n[uploadpack]\n\tallowFilter = true\n\
-                    [gc]\n\tauto = 0\n\treflogExpire = never\n\treflogExpireUnreachable = never\n"
-        .to_owned();
-    if let Some(url) = url {
-        let url = url
-            .without_password()
-            .replace('\\', "\\\\")
-            .replace('"', "\\\"");
-        text.push_str(&format!(
-            "[remote \"origin\"]\n\turl = \"{url}\"\n\tfetch = +refs/heads/*:refs/terok/upstream/*\n"
-        ));
-    }
-    text
+/// What a gate's configuration has to say; a section, a key, a value.
+const SETTINGS: &[(&str, &str, &str)] = &[
+    ("core", "bare", "true"),
+    ("core", "logAllRefUpdates", "always"),
+    ("transfer", "hideRefs", "refs/terok"),
+    ("receive", "fsckObjects", "true"),
+    ("uploadpack", "allowFilter", "true"),
+    ("gc", "auto", "0"),
+    // The logs of backups say why they were made.
+    ("gc", "reflogExpire", "never"),
+    ("gc", "reflogExpireUnreachable", "never"),
+];
+
+/// The configuration of a new gate. Nothing in it runs anything.
+fn config_text(url: Option<&GateUrl>) -> Result<Vec<u8>, Fault> {
+    let base = b"[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n";
+    aligned(base, url, false)
+        .ok_or_else(|| Fault::internal("a gate's configuration cannot be written"))
 }
 
-/// Brings the configuration to what it has to be; true if it was a mirror of the reference.
+/// A configuration with what a gate's has to say; all else in it stays.
+fn aligned(text: &[u8], url: Option<&GateUrl>, stays_mirror: bool) -> Option<Vec<u8>> {
+    let meta = gix::config::file::Metadata::from(gix::config::Source::Local);
+    let options = gix::config::file::init::Options::default();
+    let mut file = gix::config::File::from_bytes_no_includes(text, meta, options).ok()?;
+    for (section, key, value) in SETTINGS {
+        set_only(&mut file, section, None, key, Some(value))?;
+    }
+    set_only(&mut file, "core", None, "sharedRepository", None)?;
+    let url = url.map(GateUrl::without_password);
+    let fetch = url.as_ref().map(|_| "+refs/heads/*:refs/terok/upstream/*");
+    set_only(&mut file, "remote", Some("origin"), "url", url.as_deref())?;
+    set_only(&mut file, "remote", Some("origin"), "fetch", fetch)?;
+    if !stays_mirror {
+        set_only(&mut file, "remote", Some("origin"), "mirror", None)?;
+    }
+    Some(file.to_bstring().into())
+}
+
+/// Makes `value` the only one of a key, or removes all of them.
+fn set_only(
+    file: &mut gix::config::File,
+    section: &str,
+    subsection: Option<&str>,
+    key: &str,
+    value: Option<&str>,
+) -> Option<()> {
+    let (mut ids, mut values) = (Vec::new(), Vec::new());
+    for (found, id) in file.sections_and_ids_by_name(section).into_iter().flatten() {
+        let name = found.header().subsection_name();
+        if name.map(|name| name.to_vec()) == subsection.map(|name| name.as_bytes().to_vec()) {
+            values.extend(found.values(key));
+            ids.push(id);
+        }
+    }
+    let as_wanted = match (values.as_slice(), value) {
+        ([], None) => true,
+        ([only], Some(value)) => *only == value,
+        _ => false,
+    };
+    if as_wanted {
+        return Some(());
+    }
+    for id in &ids {
+        let mut found = file.section_mut_by_id(*id)?;
+        while found.remove(key).is_some() {}
+    }
+    if let Some(value) = value {
+        let mut found = match ids.first() {
+            Some(id) => file.section_mut_by_id(*id)?,
+            None => {
+                let subsection = subsection.map(gix::bstr::BString::from);
+                file.new_section(section, subsection).ok()?
+            }
+        };
+        found.push(key, value).ok()?;
+    }
+    Some(())
+}
+
+/// Brings the configuration to what it has to be; true if it is a mirror of the reference. Until the mirror has become a
+/// gate, the key that tells it stays, so that a sync that fails half way is continued by the next one.
 pub(crate) fn align_config(
     repository: &gix::Repository,
     url: Option<&GateUrl>,
+    stays_mirror: bool,
 ) -> Result<bool, Fault> {
     let path = repository.git_dir().join("config");
     let before = fs::read(&path).map_err(|error| Fault::io("read", &path, &error))?;
-    let wanted = config_text(url);
-    if before == wanted.as_bytes() {
-        return Ok(false);
-    }
+    let wanted = aligned(&before, url, stays_mirror).ok_or_else(|| {
+        Fault::new(
+            Kind::GateCorrupt,
+            format!("`{}` is no configuration of git's", path.display()),
+        )
+    })?;
     let mirror = repository
         .config_snapshot()
         .boolean("remote.origin.mirror")
         .unwrap_or(false);
+    if before == wanted {
+        return Ok(mirror);
+    }
     let temporary = path.with_extension("terok-new");
-    write(&temporary, wanted.as_bytes())?;
+    write(&temporary, &wanted)?;
     fs::rename(&temporary, &path).map_err(|error| Fault::io("replace", &path, &error))?;
     Ok(mirror)
 }
@@ -131,37 +200,39 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Fault> {
     written.map_err(|error| Fault::io("write", path, &error))
 }
 
-/// Makes everything below a new repository private, whatever the umask was.
+/// Makes a repository and everything below it private, whatever the umask was.
 pub(crate) fn tighten(dir: &Path) -> Result<(), Fault> {
     let entries = fs::read_dir(dir).map_err(|error| Fault::io("read", dir, &error))?;
     for entry in entries.flatten() {
-        let (path, kind) = (entry.path(), entry.file_type());
-        match kind {
-            Ok(kind) if kind.is_dir() => {
-                fs::set_permissions(&path, Permissions::from_mode(0o700))
-                    .map_err(|error| Fault::io("change the mode of", &path, &error))?;
-                tighten(&path)?;
+        let (path, Ok(meta)) = (entry.path(), entry.path().symlink_metadata()) else {
+            // Somebody's temporary file.
+            continue;
+        };
+        let now = meta.permissions().mode() & 0o7777;
+        let wanted = if meta.is_dir() {
+            0o700
+        } else if meta.is_file() {
+            if now & 0o222 == 0 {
+                0o400
+            } else {
+                now & 0o700 | 0o600
             }
-            Ok(kind) if kind.is_file() => {
-                let read_only = entry.metadata().is_ok_and(|meta| meta.mode_is_read_only());
-                let mode = if read_only { 0o400 } else { 0o600 };
-                fs::set_permissions(&path, Permissions::from_mode(mode))
-                    .map_err(|error| Fault::io("change the mode of", &path, &error))?;
+        } else {
+            continue;
+        };
+        if now != wanted {
+            match fs::set_permissions(&path, Permissions::from_mode(wanted)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Fault::io("change the mode of", &path, &error));
+                }
+                _ => {}
             }
-            _ => {}
+        }
+        if meta.is_dir() && path.is_dir() {
+            tighten(&path)?;
         }
     }
     Ok(())
-}
-
-trait ReadOnly {
-    fn mode_is_read_only(&self) -> bool;
-}
-
-impl ReadOnly for fs::Metadata {
-    fn mode_is_read_only(&self) -> bool {
-        self.permissions().mode() & 0o222 == 0
-    }
 }
 
 /// Opens a gate as a bare repository that listens to nobody's configuration but its own.
@@ -193,11 +264,7 @@ pub(crate) fn open(path: &Path) -> Result<gix::Repository, Fault> {
     let options = gix::open::Options::isolated()
         .open_path_as_is(true)
         .with(gix::sec::Trust::Full)
-        .config_overrides([
-            "core.bigFileThreshold=8m",
-            "core.filesRefLockTimeout=2000",
-            "core.packedRefsTimeout=2000",
-        ]);
+        .config_overrides(["core.bigFileThreshold=8m"]);
     let mut repository =
         gix::open_opts(path, options).map_err(|error| corrupt(format!("{error:#}")))?;
     if repository.object_hash() != gix::hash::Kind::Sha1 {

@@ -4,7 +4,7 @@ use crate::{Control, GateSpec};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use terok_proto::{Fault, Kind};
 
@@ -18,34 +18,19 @@ pub(crate) struct GateLock {
     _file: File,
 }
 
-/// Where a gate's lock is.
-pub(crate) fn path_of(spec: &GateSpec) -> PathBuf {
-    let name = spec.path.file_name().unwrap_or_default().to_string_lossy();
-    spec.parent().join(format!(".{name}.lock"))
+/// Where the lock of the gate at that path is.
+fn path_of(gate: &Path) -> PathBuf {
+    let name = gate.file_name().unwrap_or_default().to_string_lossy();
+    gate.with_file_name(format!(".{name}.lock"))
 }
 
 /// Waits for the gate.
 pub(crate) fn lock(spec: &GateSpec, control: &Control) -> Result<GateLock, Fault> {
-    let path = path_of(spec);
+    let path = path_of(&spec.path);
     crate::layout::private_dir(spec.parent())?;
-    let mut file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .mode(0o600)
-        .custom_flags(nix::libc::O_NOFOLLOW)
-        .open(&path)
-        .map_err(|error| Fault::io("open the lock", &path, &error))?;
+    let mut file = open(&path)?;
     let end = Instant::now() + PATIENCE;
-    loop {
-        match file.try_lock() {
-            Ok(()) => break,
-            Err(std::fs::TryLockError::WouldBlock) => {}
-            Err(std::fs::TryLockError::Error(error)) => {
-                return Err(Fault::io("lock", &path, &error));
-            }
-        }
+    while !taken(&file, &path)? {
         control.check().map_err(Fault::from)?;
         if Instant::now() >= end {
             let holder = holder(&mut file);
@@ -64,15 +49,47 @@ pub(crate) fn lock(spec: &GateSpec, control: &Control) -> Result<GateLock, Fault
         }
         std::thread::sleep(LOOK);
     }
+    Ok(ours(file, &spec.path))
+}
+
+/// Takes the gate if nobody else has it.
+pub(crate) fn try_lock(gate: &Path) -> Result<Option<GateLock>, Fault> {
+    let path = path_of(gate);
+    let file = open(&path)?;
+    Ok(taken(&file, &path)?.then(|| ours(file, gate)))
+}
+
+fn open(path: &Path) -> Result<File, Fault> {
+    OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .mode(0o600)
+        .custom_flags(nix::libc::O_NOFOLLOW)
+        .open(path)
+        .map_err(|error| Fault::io("open the lock", path, &error))
+}
+
+fn taken(file: &File, path: &Path) -> Result<bool, Fault> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(std::fs::TryLockError::WouldBlock) => Ok(false),
+        Err(std::fs::TryLockError::Error(error)) => Err(Fault::io("lock", path, &error)),
+    }
+}
+
+fn ours(mut file: File, gate: &Path) -> GateLock {
     // Only told to whoever waits: the lock is the kernel's.
     let told = file
         .set_len(0)
         .and_then(|()| file.seek(SeekFrom::Start(0)))
         .and_then(|_| writeln!(file, "{}", std::process::id()));
     if let Err(error) = told {
-        tracing::debug!(path = %path.display(), %error, "cannot note who holds the lock");
+        tracing::debug!(gate = %gate.display(), %error, "cannot note who holds the lock");
     }
-    Ok(GateLock { _file: file })
+    crate::leftover::sweep(gate);
+    GateLock { _file: file }
 }
 
 fn holder(file: &mut File) -> Option<u32> {

@@ -67,8 +67,8 @@ pub fn apply_pending(
                     result.refused.push(refused);
                     break;
                 }
-                Err(CommitError::Moved(_)) if attempt < ATTEMPTS => {}
-                Err(CommitError::Moved(why)) => {
+                Err(CommitError::Moved { .. }) if attempt < ATTEMPTS => {}
+                Err(CommitError::Moved { why, .. }) => {
                     result.refused.push(RefusedOp {
                         branch: op.branch.clone(),
                         kind: "branch_moved".to_owned(),
@@ -84,6 +84,11 @@ pub fn apply_pending(
         }
     }
     point("gate.apply.done");
+    if result.applied.iter().any(|moved| moved.new.is_none()) {
+        // What clones check out may have been among them.
+        let refs = Refs::read(&repository)?;
+        crate::head::align(&repository, &refs, None, spec.default_branch.as_deref())?;
+    }
     Ok(result)
 }
 

@@ -1,11 +1,23 @@
 //! The refs of a gate: what agents see, what upstream last had, what is kept.
 
+use crate::crash::point;
+use crate::leftover::Intents;
 use gix::ObjectId;
 use gix::bstr::ByteSlice;
+use gix::lock::acquire::Fail;
+use gix::refs::file::find::ReferenceDecode;
+use gix::refs::file::transaction::PackedRefs;
 use gix::refs::transaction::{Change, LogChange, PreviousValue, RefEdit, RefLog};
 use gix::refs::{FullName, Target};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 use terok_proto::{Fault, Kind};
+
+/// How long somebody else may hold one ref.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// So many new values go into one file instead of one file each.
+const PACK_FROM: usize = 500;
 
 pub(crate) const HEADS: &str = "refs/heads/";
 pub(crate) const TAGS: &str = "refs/tags/";
@@ -26,6 +38,8 @@ pub(crate) struct Refs {
     pub(crate) backups: BTreeMap<String, ObjectId>,
     /// Full names of everything else.
     pub(crate) foreign: BTreeMap<String, ObjectId>,
+    /// Full names of what is there but has no id of its own: files that are torn, and refs that name other refs.
+    pub(crate) odd: BTreeSet<String>,
 }
 
 impl Refs {
@@ -38,12 +52,23 @@ impl Refs {
             .all()
             .map_err(|error| unreadable(repository, &error))?;
         for reference in all {
-            // A ref whose file is torn is nobody's branch.
-            let Ok(reference) = reference else { continue };
-            let Some(id) = reference.target().try_id().map(ToOwned::to_owned) else {
-                continue;
+            let reference = match reference {
+                Ok(reference) => reference,
+                Err(error) => {
+                    // What is gone was removed while we looked.
+                    if !error.is_not_found() {
+                        let torn = torn(repository.git_dir(), &error)
+                            .ok_or_else(|| unreadable(repository, &error))?;
+                        refs.odd.insert(torn);
+                    }
+                    continue;
+                }
             };
             let Ok(name) = reference.name().as_bstr().to_str() else {
+                continue;
+            };
+            let Some(id) = reference.target().try_id().map(ToOwned::to_owned) else {
+                refs.odd.insert(name.to_owned());
                 continue;
             };
             let (map, short) = refs.place(name);
@@ -140,70 +165,241 @@ impl Edits {
         Ok(())
     }
 
-    /// Does it all.
+    /// Removes the edits of these refs.
+    pub(crate) fn without(mut self, names: &BTreeSet<String>) -> Self {
+        self.0.retain(|edit| {
+            !edit
+                .name
+                .as_bstr()
+                .to_str()
+                .is_ok_and(|name| names.contains(name))
+        });
+        self
+    }
+
+    /// Does it all in one transaction. Only where a file has to make room for a directory or the reverse, what is in the
+    /// way goes before, with what keeps its value; heads are never among that.
     pub(crate) fn commit(self, repository: &gix::Repository) -> Result<(), CommitError> {
         if self.0.is_empty() {
             return Ok(());
         }
-        let time = format!("{} +0000", jiff::Timestamp::now().as_second());
-        let committer = gix::actor::SignatureRef {
-            name: "terokd".into(),
-            email: "terokd@localhost".into(),
-            time: &time,
-        };
-        let (mut deletes, mut updates) = (Vec::new(), Vec::new());
+        let _intents = Intents::write(repository.git_dir(), &self.0).map_err(CommitError::Fault)?;
+        for phase in self.phases() {
+            if !phase.is_empty() {
+                transact(repository, phase)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn phases(self) -> [Vec<RefEdit>; 3] {
+        let text = |edit: &RefEdit| edit.name.as_bstr().to_string();
+        let sets: Vec<String> = self
+            .0
+            .iter()
+            .filter(|edit| is_set(edit))
+            .map(text)
+            .collect();
+        let sets = Names::new(sets.iter());
+        let moved: BTreeSet<String> = self
+            .0
+            .iter()
+            .map(text)
+            .filter_map(|name| name.strip_prefix(UPSTREAM).map(str::to_owned))
+            .filter(|branch| !sets.has_room(&format!("{UPSTREAM}{branch}")))
+            .collect();
+        let mut phases = [Vec::new(), Vec::new(), Vec::new()];
         for edit in self.0 {
-            match edit.change {
-                Change::Delete { .. } => deletes.push(edit),
-                Change::Update { .. } => updates.push(edit),
-            }
+            let name = edit.name.as_bstr().to_string();
+            let in_the_way = !is_set(&edit) && !sets.has_room(&name);
+            let keeps = name
+                .strip_prefix(ATTIC)
+                .is_some_and(|branch| moved.contains(branch));
+            let phase = match (in_the_way, keeps) {
+                (true, _) if name.starts_with(ATTIC) => 0,
+                (true, _) | (_, true) => 1,
+                _ => 2,
+            };
+            phases[phase].push(edit);
         }
-        updates.extend(deletes);
-        match repository.edit_references_as(updates, Some(committer)) {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                let text = format!("{error:#}");
-                let storage = [
-                    "No space left",
-                    "Read-only file system",
-                    "Permission denied",
-                ];
-                if storage.iter().any(|word| text.contains(word)) {
-                    return Err(CommitError::Fault(
-                        Fault::new(
-                            Kind::StorageError,
-                            format!(
-                                "cannot write the refs of `{}`: {text}",
-                                repository.git_dir().display()
-                            ),
-                        )
-                        .with("path", repository.git_dir().to_string_lossy()),
-                    ));
-                }
-                Err(CommitError::Moved(text))
-            }
+        // Deletions last, so that what moves is never without a name.
+        for phase in &mut phases {
+            phase.sort_by_key(|edit| !is_set(edit));
         }
+        phases
+    }
+}
+
+fn is_set(edit: &RefEdit) -> bool {
+    matches!(edit.change, Change::Update { .. })
+}
+
+fn transact(repository: &gix::Repository, edits: Vec<RefEdit>) -> Result<(), CommitError> {
+    let time = format!("{} +0000", jiff::Timestamp::now().as_second());
+    let committer = gix::actor::SignatureRef {
+        name: "terokd".into(),
+        email: "terokd@localhost".into(),
+        time: &time,
+    };
+    let names: Vec<String> = edits
+        .iter()
+        .map(|edit| edit.name.as_bstr().to_string())
+        .collect();
+    let wait = Fail::AfterDurationWithBackoff(PATIENCE);
+    let mut transaction = repository.refs.transaction();
+    if edits.iter().filter(|edit| is_set(edit)).count() >= PACK_FROM {
+        let find = Box::new(&repository.objects);
+        transaction = transaction.packed_refs(
+            PackedRefs::DeletionsAndNonSymbolicUpdatesRemoveLooseSourceReference(find),
+        );
+    }
+    let done = transaction.prepare(edits, wait, wait).and_then(|prepared| {
+        point("gate.refs.locked");
+        prepared.commit(Some(committer))
+    });
+    done.map(drop)
+        .map_err(|error| why_not(repository, &names, &error))
+}
+
+/// What a failed transaction failed at.
+fn why_not(repository: &gix::Repository, names: &[String], error: &gix::Error) -> CommitError {
+    use std::io::ErrorKind;
+    let git_dir = repository.git_dir();
+    let text = format!("{error:#}");
+    let io = error
+        .iter_errors()
+        .find_map(|error| error.downcast_ref::<std::io::Error>());
+    let storage = io.is_some_and(|io| {
+        matches!(
+            io.kind(),
+            ErrorKind::StorageFull
+                | ErrorKind::ReadOnlyFilesystem
+                | ErrorKind::PermissionDenied
+                | ErrorKind::QuotaExceeded
+        ) || io.raw_os_error() == Some(nix::libc::EIO)
+    });
+    if storage {
+        return CommitError::Fault(
+            Fault::new(
+                Kind::StorageError,
+                format!("cannot write the refs of `{}`: {text}", git_dir.display()),
+            )
+            .with("path", git_dir.to_string_lossy()),
+        );
+    }
+    let named = error
+        .metadata()
+        .filter_map(|values| match values.get("reference") {
+            Some(gix::error::MetadataValue::Bytes(name)) => name.to_str().ok().map(str::to_owned),
+            _ => None,
+        });
+    let held = names
+        .iter()
+        .filter(|name| lock_of(git_dir, name).exists())
+        .cloned();
+    let mut refs: BTreeSet<String> = held.collect();
+    let why = match refs.iter().next() {
+        Some(name) => held_by(&lock_of(git_dir, name)),
+        None if lock_of(git_dir, "packed-refs").exists() => {
+            held_by(&lock_of(git_dir, "packed-refs"))
+        }
+        None => text,
+    };
+    refs.extend(named);
+    CommitError::Moved { refs, why }
+}
+
+/// The lock file of a ref.
+pub(crate) fn lock_of(git_dir: &Path, name: &str) -> PathBuf {
+    git_dir.join(format!("{name}.lock"))
+}
+
+/// A lock that stays is a leftover of git's, which only a human can judge.
+fn held_by(lock: &Path) -> String {
+    const STALE: Duration = Duration::from_secs(600);
+    let age = lock
+        .symlink_metadata()
+        .and_then(|meta| meta.modified())
+        .ok()
+        .and_then(|at| at.elapsed().ok());
+    match age {
+        Some(age) if age >= STALE => format!(
+            "`{}` is there for {} minutes: if no git is at work there, remove it",
+            lock.display(),
+            age.as_secs() / 60
+        ),
+        _ => format!("somebody holds `{}`", lock.display()),
     }
 }
 
 /// Why refs were not changed.
 #[derive(Debug)]
 pub(crate) enum CommitError {
-    /// Somebody changed one of them meanwhile, or holds it.
-    Moved(String),
+    /// Somebody changed some of them meanwhile, or holds them; full names, as far as they are known.
+    Moved {
+        refs: BTreeSet<String>,
+        why: String,
+    },
     Fault(Fault),
 }
 
 impl CommitError {
     pub(crate) fn into_fault(self) -> Fault {
         match self {
-            Self::Moved(text) => Fault::new(
+            Self::Moved { why, .. } => Fault::new(
                 Kind::GateBusy,
-                format!("refs of the gate changed at the same moment; try again ({text})"),
+                format!("refs of the gate changed at the same moment; try again ({why})"),
             ),
             Self::Fault(fault) => fault,
         }
     }
+}
+
+impl From<Fault> for CommitError {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// Names of one ref space, for the question whether another one fits beside them: `a` and `a/b` do not.
+pub(crate) struct Names<'a> {
+    names: BTreeSet<&'a str>,
+}
+
+impl<'a> Names<'a> {
+    pub(crate) fn new(names: impl Iterator<Item = &'a String>) -> Self {
+        Self {
+            names: names.map(String::as_str).collect(),
+        }
+    }
+
+    pub(crate) fn has_room(&self, name: &str) -> bool {
+        let inside = format!("{name}/");
+        let below = self
+            .names
+            .range(inside.as_str()..)
+            .next()
+            .is_some_and(|other| other.starts_with(&inside));
+        let above = name
+            .match_indices('/')
+            .any(|(at, _)| self.names.contains(&name[..at]));
+        !below && !above
+    }
+}
+
+/// The ref whose file cannot be read, if it is only that.
+fn torn(git_dir: &Path, error: &gix::Error) -> Option<String> {
+    if let Some(decode) = error.downcast_any_ref::<ReferenceDecode>() {
+        return decode.relative_path.to_str().map(str::to_owned);
+    }
+    let path = error
+        .metadata()
+        .find_map(|values| match values.get("path") {
+            Some(gix::error::MetadataValue::Path(path)) => Some(path.clone()),
+            _ => None,
+        })?;
+    let name = path.strip_prefix(git_dir).ok()?.to_str()?.to_owned();
+    Some(name)
 }
 
 fn full_name(name: &str) -> Result<FullName, Fault> {

@@ -3,15 +3,15 @@
 //! Reads objects only. No hook, filter, text conversion or attribute of the repository runs.
 
 use crate::commits::describe;
-use crate::refs::{CommitError, Edits, HEADS, Refs, UPSTREAM};
+use crate::refs::{CommitError, Edits, HEADS, Names, Refs, UPSTREAM};
 use crate::sync::{Remote, missing, not_there};
 use crate::walk::{broken, count, is_commit, merge_base};
 use crate::{
     Control, GateSpec, GitTransport, Limits, TransportError, Upstream, check_branch, layout, lock,
+    status,
 };
 use gix::ObjectId;
 use std::ops::ControlFlow;
-use std::time::SystemTime;
 use terok_proto::Fault;
 use terok_proto::gate::ReviewRow;
 
@@ -39,29 +39,30 @@ pub fn review(
     if !spec.path.is_dir() {
         return Err(not_there(spec));
     }
-    let _lock = lock::lock(spec, control)?;
     let repository = layout::open(&spec.path)?;
-    let stale = match upstream {
-        None => false,
-        Some(upstream) => match look_upstream(&repository, upstream, transport, limits, control) {
-            Ok(()) => false,
-            Err(TransportError::Cancelled) => return Err(TransportError::Cancelled.into()),
-            Err(error) => {
-                tracing::debug!(gate = %spec.path.display(), %error, "reviewed against the last snapshot");
-                true
-            }
-        },
-    };
-    let repository = layout::open(&spec.path)?;
-    let refs = Refs::read(&repository)?;
+    let mut refs = Refs::read(&repository)?;
     if let Some(branch) = branch.filter(|branch| !refs.heads.contains_key(*branch)) {
         return Err(Fault::invalid_argument(format!(
             "the gate has no branch `{branch}`"
         )));
     }
-    let snapshot_at = stale
-        .then(|| crate::status::snapshot_at(&spec.path))
-        .flatten();
+    let mut stale = false;
+    if let Some(upstream) = upstream {
+        match look(&repository, &refs, upstream, transport, limits, control) {
+            Ok(remote) => {
+                note(spec, &remote);
+                refs.upstream = remote.heads;
+            }
+            Err(TransportError::Cancelled) => return Err(TransportError::Cancelled.into()),
+            Err(error) => {
+                tracing::debug!(gate = %spec.path.display(), %error, "reviewed against the last snapshot");
+                stale = true;
+            }
+        }
+    }
+    // Opened again, so that new packs are seen.
+    let repository = layout::open(&spec.path)?;
+    let snapshot_at = stale.then(|| status::snapshot_at(&spec.path)).flatten();
     let base = default_upstream(spec, &repository, &refs);
     let mut rows = Vec::new();
     for (name, head) in refs
@@ -71,7 +72,7 @@ pub fn review(
     {
         control.check().map_err(Fault::from)?;
         let against = refs.upstream.get(name).copied().or(base);
-        if let Some(mut row) = row(&repository, name, *head, against)? {
+        if let Some(mut row) = row(&repository, name, *head, against, control)? {
             row.stale = stale;
             row.snapshot_at.clone_from(&snapshot_at);
             rows.push(row);
@@ -80,47 +81,58 @@ pub fn review(
     Ok(rows)
 }
 
-/// Brings the snapshot up to date; heads stay where they are.
-pub(crate) fn look_upstream(
+/// Upstream's heads as they are now, with their objects.
+fn look(
     repository: &gix::Repository,
+    refs: &Refs,
     upstream: &Upstream,
     transport: &dyn GitTransport,
     limits: &Limits,
     control: &Control,
-) -> Result<(), TransportError> {
-    let advertised = transport.ls_refs(upstream, &[HEADS], limits, control)?;
-    let remote = Remote::read(&advertised)?;
-    let refs = Refs::read(repository).map_err(|fault| TransportError::Storage(fault.message))?;
-    let wants = missing(repository, &refs, &remote);
-    if !wants.is_empty() {
-        transport.fetch(repository.git_dir(), upstream, &wants, limits, control)?;
-    }
-    let fresh = layout::open(repository.git_dir())
-        .map_err(|fault| TransportError::Storage(fault.message))?;
-    let mut edits = Edits::default();
-    let moved = |error: CommitError| TransportError::Storage(error.into_fault().message);
-    let names = crate::sync::Names::new(refs.upstream.keys());
-    for (branch, id) in &remote.heads {
-        let before = refs.upstream.get(branch).copied();
-        // What upstream had before a head went its own way is what tells a rewrite from lost work: a head that is not
-        // simply behind keeps it until the next sync has judged it.
-        let settled = refs.heads.get(branch).is_none_or(|head| {
-            crate::walk::is_ancestor(&fresh, *head, *id)
-                || crate::walk::is_ancestor(&fresh, *id, *head)
-        });
-        let fits = before.is_some() || names.has_room(branch);
-        if before != Some(*id) && settled && fits && is_commit(&fresh, *id) {
-            edits
-                .set(
-                    &format!("{UPSTREAM}{branch}"),
-                    before,
-                    *id,
-                    "terok: fetched",
-                )
-                .map_err(|fault| TransportError::Storage(fault.message))?;
+) -> Result<Remote, TransportError> {
+    let mut read = Ok(Remote::default());
+    let mut choose = |advertised: &crate::Advertisement| {
+        read = Remote::read(advertised);
+        match &read {
+            Ok(remote) => missing(repository, refs, remote),
+            Err(_) => Vec::new(),
         }
+    };
+    transport.ls_refs_and_fetch(
+        repository.git_dir(),
+        upstream,
+        &[HEADS],
+        &mut choose,
+        limits,
+        control,
+    )?;
+    read
+}
+
+/// Writes down what upstream has, if nobody else works on the gate; heads stay where they are. The snapshot of a head that
+/// is where upstream was stays as well: it is what will tell a rewrite from lost work when the next sync judges.
+fn note(spec: &GateSpec, remote: &Remote) {
+    let write = || -> Result<(), Fault> {
+        let Some(_lock) = lock::try_lock(&spec.path)? else {
+            return Ok(());
+        };
+        let repository = layout::open(&spec.path)?;
+        let refs = Refs::read(&repository)?;
+        let (mut edits, names) = (Edits::default(), Names::new(refs.upstream.keys()));
+        for (branch, id) in &remote.heads {
+            let before = refs.upstream.get(branch).copied();
+            let telling = before.is_some() && before == refs.heads.get(branch).copied();
+            let fits = before.is_some() || names.has_room(branch);
+            if before != Some(*id) && !telling && fits && is_commit(&repository, *id) {
+                let name = format!("{UPSTREAM}{branch}");
+                edits.set(&name, before, *id, "terok: fetched")?;
+            }
+        }
+        edits.commit(&repository).map_err(CommitError::into_fault)
+    };
+    if let Err(fault) = write() {
+        tracing::debug!(gate = %spec.path.display(), message = fault.message, "the snapshot stays as it is");
     }
-    edits.commit(&fresh).map_err(moved)
 }
 
 /// Upstream's default branch, against which a branch of the gate's own is measured.
@@ -129,10 +141,7 @@ fn default_upstream(
     repository: &gix::Repository,
     refs: &Refs,
 ) -> Option<ObjectId> {
-    let names = [
-        spec.default_branch.clone(),
-        crate::compare::head_branch(repository),
-    ];
+    let names = [spec.default_branch.clone(), crate::head::branch(repository)];
     names
         .into_iter()
         .flatten()
@@ -144,7 +153,11 @@ fn row(
     branch: &str,
     head: ObjectId,
     against: Option<ObjectId>,
+    control: &Control,
 ) -> Result<Option<ReviewRow>, Fault> {
+    if against == Some(head) {
+        return Ok(None);
+    }
     let against = against.filter(|id| is_commit(repository, *id));
     let hidden: Vec<ObjectId> = against.into_iter().collect();
     let ahead = count(repository, head, &hidden)?;
@@ -169,7 +182,7 @@ fn row(
         .filter_map(|info| describe(repository, info.id))
         .collect();
     let base = against.and_then(|against| merge_base(repository, head, against));
-    let extent = extent(repository, base, head)?;
+    let extent = extent(repository, base, head, control)?;
     Ok(Some(ReviewRow {
         branch: branch.to_owned(),
         commits,
@@ -195,6 +208,7 @@ fn extent(
     repository: &gix::Repository,
     base: Option<ObjectId>,
     head: ObjectId,
+    control: &Control,
 ) -> Result<Extent, Fault> {
     let fail = |error: &dyn std::fmt::Display| broken(repository, error);
     let tree_of = |id: ObjectId| -> Result<gix::Tree<'_>, Fault> {
@@ -219,6 +233,9 @@ fn extent(
             if change.entry_mode().is_tree() {
                 return Ok(ControlFlow::Continue(()));
             }
+            if control.cancelled() {
+                return Ok(ControlFlow::Break(()));
+            }
             extent.files += 1;
             if extent.files <= MAX_FILES {
                 let counts = change
@@ -235,16 +252,6 @@ fn extent(
             Ok(ControlFlow::Continue(()))
         })
         .map_err(|error| fail(&error))?;
+    control.check().map_err(Fault::from)?;
     Ok(extent)
-}
-
-/// A moment of the file system as the wire has it.
-pub(crate) fn moment(time: SystemTime) -> Option<String> {
-    let moment = jiff::Timestamp::try_from(time).ok()?;
-    Some(
-        moment
-            .round(jiff::Unit::Second)
-            .unwrap_or(moment)
-            .to_string(),
-    )
 }

@@ -2,13 +2,14 @@
 
 use crate::classify::{Sides, Verdict, judge};
 use crate::crash::point;
-use crate::refs::{ATTIC, CommitError, Edits, HEADS, Refs, TAGS, UPSTREAM};
+use crate::head;
+use crate::refs::{ATTIC, CommitError, Edits, HEADS, Names, Refs, TAGS, UPSTREAM};
 use crate::{
     Advertisement, Control, GateSpec, GitTransport, Limits, PinnedKey, RemoteRef, TransportError,
-    Upstream, backup, cache, check_branch, layout, lock, walk,
+    Upstream, backup, cache, check_branch, layout, lock, maintenance, status, walk,
 };
 use gix::ObjectId;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::path::Path;
 use std::time::Instant;
@@ -25,7 +26,7 @@ const MAX_NOTES: usize = 100;
 /// Refs that an upstream may have.
 const MAX_REFS: usize = 500_000;
 /// How often a sync starts over because somebody pushed meanwhile.
-const ATTEMPTS: usize = 3;
+const RETRIES: usize = 3;
 
 /// What a sync is told.
 #[derive(Clone, Debug, Default)]
@@ -104,9 +105,8 @@ pub fn sync(
         .collect();
     result.notes.truncate(MAX_NOTES);
     if result.success && upstream.is_some() {
-        let moved = result.created || !result.applied.is_empty();
         point("gate.sync.cache");
-        match cache::refresh(spec, moved, control) {
+        match cache::refresh(spec, control) {
             Ok(refreshed) => result.cache_refreshed = refreshed,
             Err(why) => result.cache_error = Some(why),
         }
@@ -201,8 +201,28 @@ impl Remote {
                 }
             }
         }
+        // No git repository has both `a` and `a/b`; what says so keeps the first.
+        for branch in nested(&remote.heads) {
+            remote.heads.remove(&branch);
+            remote.refused.push(format!("{HEADS}{branch}"));
+        }
+        for tag in nested(&remote.tags) {
+            remote.tags.remove(&tag);
+            remote.refused.push(format!("{TAGS}{tag}"));
+        }
         Ok(remote)
     }
+}
+
+/// Names below another name.
+fn nested<T>(map: &BTreeMap<String, T>) -> Vec<String> {
+    map.keys()
+        .filter(|name| {
+            name.match_indices('/')
+                .any(|(at, _)| map.contains_key(&name[..at]))
+        })
+        .cloned()
+        .collect()
 }
 
 impl Run<'_> {
@@ -213,66 +233,112 @@ impl Run<'_> {
             return self.make(there);
         }
         let repository = layout::open(path)?;
-        let migrated = layout::align_config(&repository, self.spec.upstream_url.as_ref())?;
-        self.report.result.migrated = migrated;
+        let url = self.spec.upstream_url.as_ref();
+        let mirror = layout::align_config(&repository, url, self.upstream.is_some())?;
         let Some(upstream) = self.upstream else {
-            return Ok(self.align_head(&repository, None)?);
+            self.report.result.migrated = mirror;
+            let refs = Refs::read(&repository)?;
+            return Ok(self.align_head(&repository, &refs, None)?);
         };
         // Opened again: the configuration may have changed.
         let repository = layout::open(path)?;
-        self.update(&repository, upstream, migrated)
+        // Some branches alone do not tell what was upstream's.
+        self.update(&repository, upstream, mirror && self.selection.is_none())
     }
 
-    /// Asks upstream for what this sync is about.
-    fn ask(
-        &mut self,
-        upstream: &Upstream,
-        everything: bool,
-    ) -> Result<Advertisement, TransportError> {
-        let named: Vec<String> = self
-            .selection
-            .iter()
-            .flatten()
-            .map(|branch| format!("{HEADS}{branch}"))
-            .collect();
-        let mut prefixes: Vec<&str> = named.iter().map(String::as_str).collect();
-        if prefixes.is_empty() && !everything {
-            prefixes = vec![HEADS, TAGS];
+    /// What this sync asks upstream about.
+    fn prefixes(&self, everything: bool) -> Vec<String> {
+        match &self.selection {
+            Some(branches) => branches
+                .iter()
+                .map(|branch| format!("{HEADS}{branch}"))
+                .collect(),
+            None if everything => Vec::new(),
+            None => vec![HEADS.to_owned(), TAGS.to_owned()],
         }
-        let mut advertised =
-            self.transport
-                .ls_refs(upstream, &prefixes, self.limits, self.control)?;
-        self.report.pinned.append(&mut advertised.pinned);
-        Ok(advertised)
     }
 
-    fn fetch(
+    /// Asks upstream for what this sync is about, and downloads what the gate lacks of it.
+    fn ask_and_fetch(
         &mut self,
-        repository: &Path,
+        repository: &gix::Repository,
         upstream: &Upstream,
-        wants: &[RemoteRef],
+        refs: &Refs,
+        everything: bool,
+    ) -> Result<(Advertisement, Remote, bool), TransportError> {
+        let prefixes = self.prefixes(everything);
+        let prefixes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
+        let mut read: Result<Remote, TransportError> = Ok(Remote::default());
+        let mut wanted = false;
+        let mut choose = |advertised: &Advertisement| {
+            read = Remote::read(advertised);
+            let wants = match &read {
+                Ok(remote) => missing(repository, refs, remote),
+                Err(_) => Vec::new(),
+            };
+            wanted = !wants.is_empty();
+            wants
+        };
+        let (mut advertised, brought) = self.transport.ls_refs_and_fetch(
+            repository.git_dir(),
+            upstream,
+            &prefixes,
+            &mut choose,
+            self.limits,
+            self.control,
+        )?;
+        self.report.pinned.append(&mut advertised.pinned);
+        self.report.pinned.extend(brought.pinned);
+        Ok((advertised, read?, wanted))
+    }
+
+    /// A look that would remove snapshots but shows nothing, or no `HEAD`, has to be the same twice.
+    fn confirm(
+        &mut self,
+        upstream: &Upstream,
+        refs: &Refs,
+        advertised: &Advertisement,
+        remote: &Remote,
+        everything: bool,
     ) -> Result<(), TransportError> {
-        if wants.is_empty() {
+        let removes = refs
+            .upstream
+            .keys()
+            .any(|branch| self.is_wanted(branch) && !remote.heads.contains_key(branch));
+        let plausible = if advertised.refs.is_empty() {
+            advertised.empty_confirmed
+        } else {
+            advertised.head.is_some()
+        };
+        if !removes || plausible {
             return Ok(());
         }
-        let brought =
-            self.transport
-                .fetch(repository, upstream, wants, self.limits, self.control)?;
-        self.report.pinned.extend(brought.pinned);
-        Ok(())
+        let prefixes = self.prefixes(everything);
+        let prefixes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
+        let again = self
+            .transport
+            .ls_refs(upstream, &prefixes, self.limits, self.control)?;
+        if again.refs == advertised.refs {
+            return Ok(());
+        }
+        Err(TransportError::Protocol(
+            "it shows other branches at every look; nothing was changed".to_owned(),
+        ))
     }
 
     /// Makes the gate beside its place and renames it there, so that it exists whole or not at all.
     fn make(&mut self, there: bool) -> Result<(), Trouble> {
         layout::private_dir(self.spec.parent())?;
-        let new = self.spec.beside("new");
+        // The lock is ours, so whatever is there belongs to nobody.
+        status::remove_leftovers(&self.spec.path);
+        let new = self.spec.beside("reinit");
         let made = self.fill(&new);
         if let Err(trouble) = made {
             remove(&new);
             return Err(trouble);
         }
         point("gate.sync.exchanging");
-        if let Err(fault) = put_in_place(&new, &self.spec.path, there) {
+        if let Err(fault) = put_in_place(self.spec, &new, there) {
             remove(&new);
             return Err(fault.into());
         }
@@ -297,21 +363,9 @@ impl Run<'_> {
             layout::create(new, &format!("{HEADS}{fallback}"), url)?;
             return Ok(());
         };
-        let advertised = self.ask(upstream, false)?;
-        let remote = Remote::read(&advertised)?;
-        let head = remote.head.clone().unwrap_or(fallback);
-        let repository = layout::create(new, &format!("{HEADS}{head}"), url)?;
+        let repository = layout::create(new, &format!("{HEADS}{fallback}"), url)?;
         point("gate.sync.made");
-        let mut wants: Vec<RemoteRef> = Vec::new();
-        for (branch, id) in &remote.heads {
-            wants.push(RemoteRef {
-                name: format!("{HEADS}{branch}"),
-                id: *id,
-                peeled: None,
-            });
-        }
-        wants.extend(remote.tags.values().cloned());
-        self.fetch(new, upstream, &wants)?;
+        let (_, remote, _) = self.ask_and_fetch(&repository, upstream, &Refs::default(), false)?;
         point("gate.sync.fetched");
         // Nobody sees this repository yet, so its refs can be written as one file.
         let repository = layout::open(repository.git_dir())?;
@@ -330,8 +384,9 @@ impl Run<'_> {
             });
         }
         for (tag, reference) in &remote.tags {
-            if repository.has_object(reference.id) {
-                packed.insert(format!("{TAGS}{tag}"), (reference.id, reference.peeled));
+            // Peeled by ourselves: a lie in this file would be passed on to clones.
+            if let Some(peeled) = walk::peeled(&repository, reference.id) {
+                packed.insert(format!("{TAGS}{tag}"), (reference.id, peeled));
             }
         }
         let mut text = "# pack-refs with: peeled fully-peeled sorted \n".to_owned();
@@ -344,7 +399,10 @@ impl Run<'_> {
         layout::write(&new.join("packed-refs"), text.as_bytes())?;
         self.note_refused(&remote);
         let repository = layout::open(repository.git_dir())?;
-        self.align_head(&repository, Some(&remote))?;
+        let refs = Refs::read(&repository)?;
+        self.align_head(&repository, &refs, Some(&remote))?;
+        status::note_fetch(new);
+        maintenance::begin(new);
         layout::tighten(new)?;
         if let Ok(dir) = fs::File::open(new) {
             // Where directories cannot be synced, the rename is all there is.
@@ -375,9 +433,9 @@ impl Run<'_> {
         upstream: &Upstream,
         migrated: bool,
     ) -> Result<(), Trouble> {
-        let advertised = self.ask(upstream, migrated)?;
-        let remote = Remote::read(&advertised)?;
         let refs = Refs::read(repository)?;
+        let (advertised, remote, fetched) =
+            self.ask_and_fetch(repository, upstream, &refs, migrated)?;
         let silent = advertised.refs.is_empty() && !advertised.empty_confirmed;
         if silent
             && self.selection.is_none()
@@ -388,46 +446,76 @@ impl Run<'_> {
             )
             .into());
         }
-        let wants = missing(repository, &refs, &remote);
-        self.fetch(repository.git_dir(), upstream, &wants)?;
+        self.confirm(upstream, &refs, &advertised, &remote, migrated)?;
         point("gate.sync.fetched");
-        // Opened again, so that new packs are seen at once.
-        let repository = &layout::open(repository.git_dir())?;
+        // Opened again, so that new packs are seen at once; read again, because that took its time.
+        let (repository, mut refs) = if fetched {
+            let repository = layout::open(repository.git_dir())?;
+            let refs = Refs::read(&repository)?;
+            (repository, refs)
+        } else {
+            (repository.clone(), refs)
+        };
         if let Some((branch, _)) = remote
             .heads
             .iter()
-            .find(|(branch, id)| self.is_wanted(branch) && !walk::is_commit(repository, **id))
+            .find(|(branch, id)| self.is_wanted(branch) && !walk::is_commit(&repository, **id))
         {
             return Err(lied(branch).into());
         }
         self.note_refused(&remote);
         let base = self.report.result.clone();
+        let mut left = BTreeSet::new();
         for attempt in 1.. {
             self.report.result = base.clone();
-            match self.apply(repository, &remote, &advertised, migrated) {
+            for branch in &left {
+                self.note(format!(
+                    "`{branch}` changed while the gate was synced and is left as it is; the next sync looks at it again"
+                ));
+            }
+            let edits = self.plan(&repository, &refs, &remote, &advertised, migrated, &left)?;
+            self.control.check()?;
+            point("gate.sync.ready");
+            if edits.is_empty() {
+                break;
+            }
+            let result = edits.commit(&repository);
+            refs = Refs::read(&repository)?;
+            match result {
                 Ok(()) => break,
                 Err(CommitError::Fault(fault)) => return Err(fault.into()),
-                Err(CommitError::Moved(why)) if attempt >= ATTEMPTS => {
-                    self.report.result = base;
-                    self.report.result.errors.push(format!(
-                        "the gate kept changing while it was synced; try again ({why})"
-                    ));
-                    return Ok(());
-                }
-                Err(CommitError::Moved(why)) => {
-                    tracing::debug!(why, "the gate changed; its refs are read again")
+                Err(CommitError::Moved { refs, why }) => {
+                    let before = left.len();
+                    left.extend(refs.iter().filter_map(|name| branch_of(name)));
+                    tracing::debug!(why, ?refs, "the gate changed meanwhile");
+                    if attempt > RETRIES || left.len() == before {
+                        self.report.result = base;
+                        self.report.result.errors.push(format!(
+                            "the gate kept changing while it was synced; try again ({why})"
+                        ));
+                        return Ok(());
+                    }
                 }
             }
         }
         point("gate.sync.refs");
-        let repository = &layout::open(repository.git_dir())?;
-        self.align_head(repository, Some(&remote))?;
-        point("gate.sync.head");
-        if self.options.backup_retention_days > 0 {
-            let refs = Refs::read(repository)?;
-            backup::prune(repository, &refs, self.options.backup_retention_days)?;
+        if migrated {
+            layout::align_config(&repository, self.spec.upstream_url.as_ref(), false)?;
+            self.report.result.migrated = true;
         }
-        crate::maintenance::after_sync(self.spec);
+        self.align_head(&repository, &refs, Some(&remote))?;
+        point("gate.sync.head");
+        status::note_fetch(repository.git_dir());
+        if self.options.backup_retention_days > 0
+            && let Err(fault) =
+                backup::prune(&repository, &refs, self.options.backup_retention_days)
+        {
+            self.note(format!("old backups stay for now: {}", fault.message));
+        }
+        if fetched || !self.report.result.applied.is_empty() {
+            layout::tighten(repository.git_dir())?;
+        }
+        maintenance::after_sync(self.spec, self.control);
         Ok(())
     }
 
@@ -437,95 +525,83 @@ impl Run<'_> {
             .is_none_or(|selection| selection.contains(branch))
     }
 
-    /// Classifies every branch and changes all refs in one step.
-    fn apply(
+    /// Classifies every branch; what is to be done about all of them.
+    fn plan(
         &mut self,
         repository: &gix::Repository,
+        refs: &Refs,
         remote: &Remote,
         advertised: &Advertisement,
         migrated: bool,
-    ) -> Result<(), CommitError> {
-        let refs = Refs::read(repository).map_err(CommitError::Fault)?;
+        left: &BTreeSet<String>,
+    ) -> Result<Edits, Trouble> {
         let mut edits = Edits::default();
-        let mut first = Edits::default();
         let heads = Names::new(refs.heads.keys());
-        let attic = Names::new(refs.attic.keys());
+        let fresh = Names::new(remote.heads.keys());
+        // What upstream's new names leave no room for is gone there, asked for or not; and what was kept of a branch that
+        // the gate has no more is in nobody's interest.
+        let gone = refs
+            .upstream
+            .keys()
+            .filter(|branch| self.is_wanted(branch) || !fresh.has_room(branch));
+        let kept = refs
+            .attic
+            .keys()
+            .filter(|branch| self.is_wanted(branch) || !refs.heads.contains_key(*branch));
         let names: BTreeSet<&String> = remote
             .heads
             .keys()
             .chain(refs.heads.keys())
-            .chain(refs.upstream.keys())
-            .chain(refs.attic.keys())
             .filter(|branch| self.is_wanted(branch))
+            .chain(gone)
+            .chain(kept)
+            .filter(|branch| !left.contains(*branch))
             .collect();
-        let fresh = Names::new(remote.heads.keys());
         for branch in names {
-            let (gate, before) = (
-                refs.heads.get(branch).copied(),
-                refs.upstream.get(branch).copied(),
-            );
+            self.control.check()?;
+            if refs.odd.contains(&format!("{HEADS}{branch}")) {
+                self.note(format!("the gate's `{branch}` cannot be read, or is no branch of its own, and is left as it is"));
+                continue;
+            }
+            let before = refs.upstream.get(branch).copied();
             let kept = refs.attic.get(branch).copied();
             let sides = Sides {
-                gate,
+                gate: refs.heads.get(branch).copied(),
                 upstream: remote.heads.get(branch).copied(),
                 past: kept.or(before),
             };
-            let waits = self
-                .decide(
-                    repository, &refs, &heads, branch, sides, migrated, &mut edits,
-                )
-                .map_err(CommitError::Fault)?;
-            match (waits, kept, sides.past) {
-                (true, None, Some(past)) if attic.has_room(branch) => edits
-                    .set(
-                        &format!("{ATTIC}{branch}"),
-                        None,
-                        past,
-                        "terok: went pending",
-                    )
-                    .map_err(CommitError::Fault)?,
-                (false, Some(kept), _) => edits
-                    .delete(&format!("{ATTIC}{branch}"), kept)
-                    .map_err(CommitError::Fault)?,
+            let waits = self.decide(
+                repository, refs, &heads, branch, sides, migrated, &mut edits,
+            )?;
+            let attic = format!("{ATTIC}{branch}");
+            match (waits, kept, before) {
+                (true, None, Some(past)) => {
+                    edits.set(&attic, None, past, "terok: went pending")?;
+                }
+                (false, Some(kept), _) => edits.delete(&attic, kept)?,
                 _ => {}
             }
             let name = format!("{UPSTREAM}{branch}");
             match (before, sides.upstream) {
                 (before, Some(now)) if before != Some(now) => {
-                    edits
-                        .set(&name, before, now, "terok: fetched")
-                        .map_err(CommitError::Fault)?;
+                    edits.set(&name, before, now, "terok: fetched")?;
                 }
-                // A file in the way of a directory has to go before.
-                (Some(before), None) if !fresh.has_room(branch) => {
-                    first.delete(&name, before).map_err(CommitError::Fault)?;
-                }
-                (Some(before), None) => edits.delete(&name, before).map_err(CommitError::Fault)?,
+                (Some(before), None) => edits.delete(&name, before)?,
                 _ => {}
             }
         }
         if self.selection.is_none() {
-            self.tags(repository, &refs, remote, &mut edits)
-                .map_err(CommitError::Fault)?;
+            self.tags(repository, refs, remote, &mut edits)?;
         }
         if migrated {
-            let theirs: HashMap<&str, ObjectId> = advertised
-                .refs
-                .iter()
-                .map(|r| (r.name.as_str(), r.id))
-                .collect();
+            let theirs: HashSet<&str> = advertised.refs.iter().map(|r| r.name.as_str()).collect();
             for (name, id) in &refs.foreign {
-                if name != "HEAD" && name.starts_with("refs/") && theirs.contains_key(name.as_str())
-                {
-                    edits.delete(name, *id).map_err(CommitError::Fault)?;
+                if name.starts_with("refs/") && theirs.contains(name.as_str()) {
+                    edits.delete(name, *id)?;
                 }
             }
         }
-        point("gate.sync.ready");
-        if !first.is_empty() {
-            first.commit(repository)?;
-        }
-        edits.commit(repository)
+        Ok(edits.without(&left.iter().map(|name| name.to_owned()).collect()))
     }
 
     /// What becomes of one branch; true if it waits for a human.
@@ -643,79 +719,30 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Points `HEAD` where upstream's does, if the gate has that branch; else keeps it while it is of use.
     fn align_head(
         &mut self,
         repository: &gix::Repository,
+        refs: &Refs,
         remote: Option<&Remote>,
     ) -> Result<(), Fault> {
-        let refs = Refs::read(repository)?;
-        let now = repository.head_name().ok().flatten().and_then(|name| {
-            name.as_bstr()
-                .to_string()
-                .strip_prefix(HEADS)
-                .map(str::to_owned)
-        });
-        let theirs = remote.and_then(|remote| remote.head.clone());
-        let configured = self.spec.default_branch.clone();
-        let has = |branch: &Option<String>| {
-            branch
-                .as_ref()
-                .is_some_and(|branch| refs.heads.contains_key(branch))
-        };
-        let wanted = if has(&theirs) {
-            theirs
-        } else if has(&now) {
-            now.clone()
-        } else if has(&configured) {
-            configured
-        } else if refs.heads.is_empty() {
-            // Unborn: the first push should become what clones check out.
-            theirs
-                .or(configured)
-                .or_else(|| now.clone())
-                .or(Some("main".to_owned()))
-        } else {
+        let theirs = remote.and_then(|remote| remote.head.as_deref());
+        let configured = self.spec.default_branch.as_deref();
+        if !head::align(repository, refs, theirs, configured)? {
             self.report.result.errors.push(
                 "the gate's HEAD names no branch that exists, so clones of it would be empty; set `git.default_branch`"
                     .to_owned(),
             );
-            return Ok(());
-        };
-        if wanted == now {
-            return Ok(());
         }
-        let Some(branch) = wanted else { return Ok(()) };
-        let mut edits = Edits::default();
-        edits.point_head(&format!("{HEADS}{branch}"))?;
-        edits.commit(repository).map_err(CommitError::into_fault)
+        Ok(())
     }
 }
 
-/// Names of one ref space, for the question whether another one fits beside them: `a` and `a/b` do not.
-pub(crate) struct Names<'a> {
-    names: BTreeSet<&'a str>,
-}
-
-impl<'a> Names<'a> {
-    pub(crate) fn new(names: impl Iterator<Item = &'a String>) -> Self {
-        Self {
-            names: names.map(String::as_str).collect(),
-        }
-    }
-
-    pub(crate) fn has_room(&self, name: &str) -> bool {
-        let inside = format!("{name}/");
-        let below = self
-            .names
-            .range(inside.as_str()..)
-            .next()
-            .is_some_and(|other| other.starts_with(&inside));
-        let above = name
-            .match_indices('/')
-            .any(|(at, _)| self.names.contains(&name[..at]));
-        !below && !above
-    }
+/// What a ref that could not be changed means for the next attempt: the branch it belongs to, or its own full name.
+fn branch_of(name: &str) -> Option<String> {
+    let branch = [HEADS, UPSTREAM, ATTIC]
+        .iter()
+        .find_map(|space| name.strip_prefix(space));
+    Some(branch.unwrap_or(name).to_owned())
 }
 
 /// Replaces or removes a head as upstream has it; the old one is kept.
@@ -768,8 +795,9 @@ fn lied(branch: &str) -> TransportError {
 }
 
 /// Renames a new repository to its place; an old one that is there changes places with it.
-fn put_in_place(new: &Path, place: &Path, there: bool) -> Result<(), Fault> {
+fn put_in_place(spec: &GateSpec, new: &Path, there: bool) -> Result<(), Fault> {
     use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+    let place = &spec.path;
     let flags = if there {
         RenameFlags::RENAME_EXCHANGE
     } else {
@@ -781,9 +809,10 @@ fn put_in_place(new: &Path, place: &Path, there: bool) -> Result<(), Fault> {
         Err(error) => return Err(Fault::io("put the gate at", place, &error.into())),
     }
     // This file system cannot do it in one step.
-    let old = new.with_extension("trash");
+    let old = spec.beside("trash");
     if there {
         fs::rename(place, &old).map_err(|error| Fault::io("set aside", place, &error))?;
+        point("gate.sync.aside");
     }
     if let Err(error) = fs::rename(new, place) {
         if there {

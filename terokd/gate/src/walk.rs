@@ -10,6 +10,16 @@ pub(crate) fn is_commit(repository: &gix::Repository, id: ObjectId) -> bool {
         .is_ok_and(|header| header.kind() == gix::object::Kind::Commit)
 }
 
+/// What a tag object leads to, none for an object that is none; nothing if it is not all there.
+pub(crate) fn peeled(repository: &gix::Repository, id: ObjectId) -> Option<Option<ObjectId>> {
+    let object = repository.find_object(id).ok()?;
+    if object.kind != gix::object::Kind::Tag {
+        return Some(None);
+    }
+    let end = object.peel_tags_to_end().ok()?.id;
+    Some(Some(end))
+}
+
 /// The best common ancestor, if the histories are related.
 pub(crate) fn merge_base(
     repository: &gix::Repository,

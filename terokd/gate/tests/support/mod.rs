@@ -6,6 +6,7 @@
     reason = "tests may panic, and nobody imports them"
 )]
 
+pub mod gates;
 pub mod http;
 pub mod lab;
 pub mod servers;
