@@ -1,4 +1,8 @@
 //! A request from its first line to its answer: route, then authentication, then token, then scope, then git.
+#![allow(
+    clippy::result_large_err,
+    reason = "an answer is an answer, whichever way it goes"
+)]
 
 use crate::exchange::{self, Exchange, Refusal, Start};
 use crate::git::{Group, speaks_v2, valid_protocol};

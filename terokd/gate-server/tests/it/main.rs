@@ -1,5 +1,8 @@
 //! The gate server with the real git on both ends.
+#![allow(clippy::unwrap_used, reason = "tests may panic")]
 
+mod many;
+mod refusals;
 mod traffic;
 mod world;
 
