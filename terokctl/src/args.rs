@@ -60,6 +60,10 @@ pub(crate) enum Shape {
     Required,
     /// By its place, if at all.
     Optional,
+    /// By its place, once or several times.
+    Rest,
+    /// By its place, a number.
+    Key,
     /// `--name`.
     Flag,
     /// `--name VALUE`.
@@ -81,6 +85,12 @@ pub(crate) enum Hint {
     Agents,
     /// Presets of the project named before.
     Preset,
+    /// Branches with something pending in the gate of the project named before.
+    Pending,
+    /// Kept heads in the gate of the project named before.
+    Backup,
+    /// Numbers of SSH keys.
+    Key,
     /// Ids of operations.
     Operation,
     /// Kinds of events.
@@ -114,6 +124,14 @@ impl Arg {
 
     pub(crate) const fn optional(name: &'static str, param: &'static str) -> Self {
         Self::new(name, param, Shape::Optional)
+    }
+
+    pub(crate) const fn rest(name: &'static str, param: &'static str) -> Self {
+        Self::new(name, param, Shape::Rest)
+    }
+
+    pub(crate) const fn key(name: &'static str, param: &'static str) -> Self {
+        Self::new(name, param, Shape::Key).hint(Hint::Key)
     }
 
     pub(crate) const fn flag(name: &'static str, param: &'static str) -> Self {
@@ -159,7 +177,10 @@ impl Arg {
 
     /// Whether it is given by its place.
     pub(crate) const fn is_positional(&self) -> bool {
-        matches!(self.shape, Shape::Required | Shape::Optional)
+        matches!(
+            self.shape,
+            Shape::Required | Shape::Optional | Shape::Rest | Shape::Key
+        )
     }
 
     /// One line; by default that of the parameter.
@@ -176,7 +197,7 @@ impl Arg {
     /// The word that stands for its value.
     pub(crate) const fn value_name(&self) -> &'static str {
         match (self.shape, self.hint) {
-            (Shape::Required | Shape::Optional, _) => self.name,
+            _ if self.is_positional() => self.name,
             (Shape::Number, _) => "N",
             (_, Hint::File) => "FILE",
             (_, Hint::Project) => "ID",
@@ -196,6 +217,10 @@ impl Arg {
         match self.shape {
             Shape::Flag => return arg.action(ArgAction::SetTrue),
             Shape::Required => arg = arg.required(true),
+            Shape::Rest => arg = arg.required(true).num_args(1..).action(ArgAction::Append),
+            Shape::Key => {
+                arg = arg.required(true).value_parser(clap::value_parser!(u64));
+            }
             Shape::Many => arg = arg.action(ArgAction::Append).value_delimiter(','),
             Shape::Number => arg = arg.value_parser(clap::value_parser!(u64)),
             Shape::Optional | Shape::Value => {}
@@ -433,10 +458,10 @@ impl Values<'_> {
                     self.text(arg.name).map(Value::from)
                 }
                 Shape::Flag => self.flag(arg.name).then_some(Value::Bool(true)),
-                Shape::Many => Some(self.many(arg.name))
+                Shape::Many | Shape::Rest => Some(self.many(arg.name))
                     .filter(|all| !all.is_empty())
                     .map(Value::from),
-                Shape::Number => self.number(arg.name).map(Value::from),
+                Shape::Number | Shape::Key => self.number(arg.name).map(Value::from),
             };
             if let Some(value) = value {
                 params.insert(arg.param.to_owned(), value);
@@ -499,10 +524,8 @@ mod tests {
                 assert_ne!(method.access, Access::Subscription, "{}", command.name);
                 for param in method.params.iter().filter(|p| p.required) {
                     assert!(
-                        command
-                            .args
-                            .iter()
-                            .any(|a| a.param == param.name && a.shape == Shape::Required),
+                        command.args.iter().any(|a| a.param == param.name
+                            && matches!(a.shape, Shape::Required | Shape::Key)),
                         "{} {}",
                         command.name,
                         param.name

@@ -3,7 +3,7 @@
 //! One candidate per line, with its description after a tab; `:files` and `:dirs` leave it to the shell. Ids come from a
 //! running daemon within a moment, or not at all: completion never starts anything.
 
-use crate::args::{Arg, Command, GLOBALS, Hint};
+use crate::args::{Arg, Command, GLOBALS, Hint, Shape};
 use crate::commands::COMMANDS;
 use crate::connect::Connection;
 use crate::env::Env;
@@ -110,7 +110,10 @@ fn complete(words: &[String], index: usize, source: &mut dyn Source) -> String {
     }
     let argument = place.command.and_then(|command| {
         let mut all = command.args.iter().filter(|a| a.is_positional());
-        all.nth(place.positional.len())
+        let given = place.positional.len();
+        all.clone()
+            .nth(given)
+            .or_else(|| all.next_back().filter(|last| last.shape == Shape::Rest))
     });
     if let Some(argument) = argument {
         out.push_str(&candidates(argument, current, "", &place, source));
@@ -164,6 +167,11 @@ impl Place {
         self.all_options().find(|arg| arg.name == name)
     }
 
+    /// The project that the first positional argument names, as parameters.
+    fn project(&self) -> Value {
+        json!({ "project_id": self.positional.first().map_or("", String::as_str) })
+    }
+
     fn options(&self, current: &str) -> String {
         let method = self.command.map_or("", |command| command.method);
         let mut out = String::new();
@@ -201,10 +209,21 @@ fn candidates(
         Hint::Project => projects(source),
         Hint::Operation => rows(source.call("operation.list", json!({})), "id", "method"),
         Hint::Preset => {
-            let id = place.positional.first().cloned().unwrap_or_default();
-            let presets = source.call("project.list_presets", json!({ "project_id": id }));
+            let presets = source.call("project.list_presets", place.project());
             rows(presets, "name", "source")
         }
+        Hint::Pending => {
+            let pending = source.call("project.gate.pending", place.project());
+            rows(pending, "branch", "kind")
+                .into_iter()
+                .filter(|(branch, _)| !place.positional.iter().skip(1).any(|b| b == branch))
+                .collect()
+        }
+        Hint::Backup => {
+            let backups = source.call("project.gate.backups", place.project());
+            rows(backups, "ref", "reason")
+        }
+        Hint::Key => keys(source),
         Hint::Agents => return agents(current, prefix, source),
     };
     let mut out = String::new();
@@ -227,6 +246,19 @@ fn projects(source: &mut dyn Source) -> Vec<(String, String)> {
     found.extend(broken.into_iter().map(|(id, _)| (id, "broken".to_owned())));
     found.sort();
     found
+}
+
+fn keys(source: &mut dyn Source) -> Vec<(String, String)> {
+    let keys = source.call("vault.list_ssh_keys", json!({}));
+    let keys = keys.unwrap_or_default();
+    keys.as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|key| {
+            let comment = key["comment"].as_str().unwrap_or_default();
+            Some((key["key_id"].as_i64()?.to_string(), comment.to_owned()))
+        })
+        .collect()
 }
 
 /// The last name of a list with commas.
@@ -354,6 +386,13 @@ mod tests {
                 ]),
                 "project.list_presets" => json!([{"name": "solo", "source": "bundled"}]),
                 "operation.list" => json!([{"id": "01", "method": "delete_project"}]),
+                "project.gate.pending" => {
+                    json!([{"branch": "main", "kind": "force_update"}, {"branch": "dev", "kind": "delete"}])
+                }
+                "project.gate.backups" => {
+                    json!([{"ref": "refs/terok/backup/main/1", "reason": "sync"}])
+                }
+                "vault.list_ssh_keys" => json!([{"key_id": 7, "comment": "tk-main:orion"}]),
                 _ => return None,
             })
         }
@@ -417,6 +456,21 @@ mod tests {
             [r#"project.list_presets {"project_id":"orion"}"#]
         );
         assert_eq!(fake.socket.as_deref(), Some("/s"));
+    }
+
+    #[test]
+    fn branches_heads_and_keys_come_from_the_daemon() {
+        assert_eq!(
+            ask("terokctl gate apply orion "),
+            "main\tforce_update\ndev\tdelete\n"
+        );
+        assert_eq!(names("terokctl gate apply orion main "), ["dev"]);
+        assert_eq!(
+            names("terokctl gate restore orion refs/"),
+            ["refs/terok/backup/main/1"]
+        );
+        assert_eq!(ask("terokctl vault export "), "7\ttk-main:orion\n");
+        assert_eq!(names("terokctl ssh register orion "), ["7"]);
     }
 
     #[test]

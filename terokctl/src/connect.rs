@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::rc::Rc;
@@ -124,7 +124,31 @@ impl Connection {
         }
     }
 
-    fn answer(&mut self, id: u64, method: &str, deadline: Option<Instant>) -> Result<String> {
+    /// Waits for what comes first: something from the daemon, or something to read from `other`, which answers true.
+    pub(crate) fn is_first(
+        &self,
+        other: BorrowedFd<'_>,
+        deadline: Option<Instant>,
+    ) -> Result<bool> {
+        let both = [
+            (self.stream.as_fd(), PollFlags::POLLIN),
+            (other, PollFlags::POLLIN),
+        ];
+        match self.interrupts.wait_any(&both, deadline)? {
+            (Woken::Interrupted, _) => Err(Failure::Interrupted),
+            // Out of time, which whoever reads the answer finds out again.
+            (Woken::TimedOut, _) => Ok(false),
+            (Woken::Ready, which) => Ok(which == 1),
+        }
+    }
+
+    /// The answer to the call with that id.
+    pub(crate) fn answer(
+        &mut self,
+        id: u64,
+        method: &str,
+        deadline: Option<Instant>,
+    ) -> Result<String> {
         loop {
             match self.receive(method, deadline)? {
                 Incoming::Notification(item) => self.notifications.push_back(item),
@@ -168,7 +192,13 @@ impl Connection {
         }
     }
 
-    fn send(&mut self, method: &str, params: &str, deadline: Option<Instant>) -> Result<u64> {
+    /// Sends a call and answers its id.
+    pub(crate) fn send(
+        &mut self,
+        method: &str,
+        params: &str,
+        deadline: Option<Instant>,
+    ) -> Result<u64> {
         self.last_id += 1;
         let name = serde_json::to_string(method).expect("a string is JSON");
         let message = format!(

@@ -5,9 +5,11 @@ use crate::failure::{Failure, Result};
 use crate::interrupt::{Interrupts, Woken};
 use crate::render::to_stderr;
 use nix::poll::PollFlags;
+use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use std::ffi::OsString;
 use std::io::{IsTerminal, Read};
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::process::Command;
 use std::rc::Rc;
@@ -60,7 +62,32 @@ impl Dialog {
         Ok(answer.is_some_and(|text| is_yes(&text)))
     }
 
-    fn line(&mut self) -> Result<Option<String>> {
+    /// Asks for something that nobody may see: on a terminal it is not echoed. `None` at the end of the input.
+    pub(crate) fn secret(&mut self, prompt: &str) -> Result<Option<String>> {
+        if !Self::is_interactive() {
+            return self.line();
+        }
+        let hidden = Hidden::new()
+            .map_err(|error| Failure::Internal(format!("cannot turn the echo off: {error}")))?;
+        to_stderr(&printable_line(prompt));
+        let line = self.line();
+        drop(hidden);
+        // Nor was the line break.
+        to_stderr("\n");
+        line
+    }
+
+    /// A secret that somebody piped in, if standard input is a pipe, a socket or a file. Whatever else it is, such as
+    /// `/dev/null`, nobody meant to say anything.
+    pub(crate) fn piped_secret(&mut self) -> Result<Option<String>> {
+        if Self::is_interactive() || !is_piped() {
+            return Ok(None);
+        }
+        Ok(self.line()?.filter(|secret| !secret.is_empty()))
+    }
+
+    /// The next line of the input, however it is asked for.
+    pub(crate) fn line(&mut self) -> Result<Option<String>> {
         loop {
             if let Some(end) = self.input.iter().position(|b| *b == b'\n') {
                 let line: Vec<u8> = self.input.drain(..=end).collect();
@@ -124,6 +151,40 @@ impl Dialog {
             "the editor `{}` failed ({problem}); set VISUAL or EDITOR",
             editor.to_string_lossy()
         )))
+    }
+}
+
+fn is_piped() -> bool {
+    let Ok(input) = std::io::stdin().as_fd().try_clone_to_owned() else {
+        return false;
+    };
+    std::fs::File::from(input).metadata().is_ok_and(|about| {
+        let kind = about.file_type();
+        kind.is_fifo() || kind.is_socket() || kind.is_file()
+    })
+}
+
+/// A terminal without echo, until it is dropped.
+struct Hidden {
+    before: Termios,
+}
+
+impl Hidden {
+    fn new() -> nix::Result<Self> {
+        let stdin = std::io::stdin();
+        let before = tcgetattr(&stdin)?;
+        let mut now = before.clone();
+        now.local_flags.remove(LocalFlags::ECHO);
+        // What was typed ahead was echoed already, so it is no answer to this.
+        tcsetattr(&stdin, SetArg::TCSAFLUSH, &now)?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        // If the terminal is gone, there is nothing to restore.
+        let _ = tcsetattr(std::io::stdin(), SetArg::TCSADRAIN, &self.before);
     }
 }
 

@@ -5,8 +5,8 @@
 use crate::render::Style;
 use serde_json::{Map, Value, json};
 use std::io;
-use terok_proto::Kind;
 use terok_proto::error::{ErrorObject, printable_line};
+use terok_proto::{Fault, Kind};
 
 /// Result of everything in this program that can fail.
 pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
@@ -62,6 +62,36 @@ impl Failure {
             message: message.into(),
             hint: None,
         }
+    }
+
+    /// A refusal that is found out on this side, told as the daemon would.
+    pub(crate) fn refusal(fault: &Fault) -> Self {
+        let error = fault.to_object();
+        Self::Daemon {
+            raw: serde_json::to_string(&error).unwrap_or_default(),
+            error: Box::new(error),
+        }
+    }
+
+    /// The kind of the daemon's refusal.
+    pub(crate) fn kind(&self) -> Option<&str> {
+        match self {
+            Self::Daemon { error, .. } => error.kind(),
+            _ => None,
+        }
+    }
+
+    /// A member of what the daemon says about its refusal.
+    pub(crate) fn data(&self, name: &str) -> Option<&Value> {
+        match self {
+            Self::Daemon { error, .. } => error.data.as_ref()?.get(name),
+            _ => None,
+        }
+    }
+
+    /// Whether the daemon refused for this reason.
+    pub(crate) fn is(&self, kind: Kind) -> bool {
+        self.kind() == Some(kind.name())
     }
 
     /// The exit code (rpc.md §6).

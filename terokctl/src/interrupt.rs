@@ -69,12 +69,25 @@ impl Interrupts {
         events: PollFlags,
         deadline: Option<Instant>,
     ) -> Result<Woken> {
+        match fd {
+            Some(fd) => self.wait_any(&[(fd, events)], deadline),
+            None => self.wait_any(&[], deadline),
+        }
+        .map(|(woken, _)| woken)
+    }
+
+    /// The same for several descriptors; answers too which one is ready.
+    pub(crate) fn wait_any(
+        &self,
+        wanted: &[(BorrowedFd<'_>, PollFlags)],
+        deadline: Option<Instant>,
+    ) -> Result<(Woken, usize)> {
         let stdout = std::io::stdout();
         loop {
-            let mut fds = Vec::with_capacity(3);
-            if let Some(fd) = fd {
-                fds.push(PollFd::new(fd, events));
-            }
+            let mut fds: Vec<PollFd<'_>> = wanted
+                .iter()
+                .map(|(fd, events)| PollFd::new(*fd, *events))
+                .collect();
             if self.streaming.get() {
                 fds.push(PollFd::new(stdout.as_fd(), PollFlags::empty()));
             }
@@ -83,22 +96,21 @@ impl Interrupts {
             }
             match poll(&mut fds, timeout(deadline)) {
                 Ok(0) if deadline.is_some_and(|at| Instant::now() >= at) => {
-                    return Ok(Woken::TimedOut);
+                    return Ok((Woken::TimedOut, 0));
                 }
                 Ok(0) | Err(Errno::EINTR) => continue,
                 Ok(_) => {}
                 Err(error) => return Err(Failure::Internal(format!("cannot wait: {error}"))),
             }
             let is_set = |at: usize| fds.get(at).is_some_and(|fd| fd.any().unwrap_or(true));
-            let output = usize::from(fd.is_some());
             if self.take() {
-                return Ok(Woken::Interrupted);
+                return Ok((Woken::Interrupted, 0));
             }
-            if self.streaming.get() && is_set(output) {
+            if self.streaming.get() && is_set(wanted.len()) {
                 return Err(Failure::OutputClosed);
             }
-            if fd.is_some() && is_set(0) {
-                return Ok(Woken::Ready);
+            if let Some(ready) = (0..wanted.len()).find(|at| is_set(*at)) {
+                return Ok((Woken::Ready, ready));
             }
         }
     }

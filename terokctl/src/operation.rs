@@ -95,9 +95,7 @@ fn follow_on(
                 line.clear();
                 cancel(session, &params)?;
             }
-            Err(Failure::Daemon { error, .. })
-                if cancelled && error.kind() == Some(Kind::Cancelled.name()) =>
-            {
+            Err(failure) if cancelled && failure.is(Kind::Cancelled) => {
                 return Err(Failure::Interrupted);
             }
             Err(Failure::Timeout(_)) => {
@@ -195,21 +193,13 @@ fn outcome(record: &Record<'_>) -> Result<String> {
             Ok(record.result.map_or("null", RawValue::get).to_owned())
         }
         (_, Some(error)) => Err(refused(error.get())?),
-        (OperationState::Cancelled, None) => Err(own(&Fault::new(
+        (OperationState::Cancelled, None) => Err(Failure::refusal(&Fault::new(
             Kind::Cancelled,
             "the operation was cancelled",
         ))),
-        (_, None) => Err(own(&Fault::internal(
+        (_, None) => Err(Failure::refusal(&Fault::internal(
             "the operation failed without a reason",
         ))),
-    }
-}
-
-fn own(fault: &Fault) -> Failure {
-    let error = fault.to_object();
-    Failure::Daemon {
-        raw: serde_json::to_string(&error).unwrap_or_default(),
-        error: Box::new(error),
     }
 }
 

@@ -42,7 +42,8 @@ fn section(out: &mut String, command: &Command, above: &str) {
     let mut synopsis = path.clone();
     for arg in command.args {
         match arg.shape {
-            Shape::Required => synopsis.push_str(&format!(" {}", arg.name)),
+            Shape::Required | Shape::Key => synopsis.push_str(&format!(" {}", arg.name)),
+            Shape::Rest => synopsis.push_str(&format!(" {}...", arg.name)),
             Shape::Optional => synopsis.push_str(&format!(" [{}]", arg.name)),
             Shape::Flag => synopsis.push_str(&format!(" [--{}]", arg.name)),
             Shape::Value | Shape::Many | Shape::Number => {

@@ -5,7 +5,7 @@ use crate::connect::Connection;
 use crate::env::{Env, SocketPath};
 use crate::failure::{Failure, Result};
 use crate::interrupt::Interrupts;
-use crate::render::{Screen, View};
+use crate::render::{Screen, View, to_stderr};
 use crate::{operation, start};
 use serde_json::{Map, Value};
 use std::rc::Rc;
@@ -138,6 +138,16 @@ impl Session {
     /// Forgets a connection that is lost.
     pub(crate) fn disconnect(&mut self) {
         self.connection = None;
+    }
+
+    /// Tells a failure that does not end the command, or not as it is; what helps is told elsewhere.
+    pub(crate) fn complain(&self, failure: &Failure) {
+        to_stderr(&failure.to_human(self.screen.error_style(), true));
+    }
+
+    /// Whether results are printed as the wire has them.
+    pub(crate) fn is_wire(&self) -> bool {
+        self.options.json || self.options.flat
     }
 
     /// Something worth knowing that is neither result nor error.

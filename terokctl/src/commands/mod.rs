@@ -4,11 +4,15 @@ mod call;
 mod config;
 mod daemon;
 mod delete;
+mod gate;
 mod image;
+mod init;
 mod meta;
 mod operations;
 mod panic;
 mod project;
+mod ssh;
+mod vault;
 mod watch;
 mod wizard;
 
@@ -18,6 +22,9 @@ use crate::render::{Column, Show, View};
 const PROJECT: Arg = Arg::required("ID", "project_id").hint(Hint::Project);
 const SCOPES: &[&str] = &["project", "global", "terokd"];
 const SHELLS: &[&str] = &["bash", "zsh", "fish"];
+const KEY_TYPES: &[&str] = &["ed25519", "rsa"];
+const TIERS: &[&str] = &["session-file", "systemd-creds", "keyring", "config"];
+const SEALS: &[&str] = &["auto", "host", "tpm", "tpm+host"];
 const STATES: &[&str] = &["queued", "running", "succeeded", "failed", "cancelled"];
 
 /// Every command there is.
@@ -109,6 +116,253 @@ pub(crate) const COMMANDS: &[Command] = &[
                     Arg::required("SELECTION", "selection").hint(Hint::Agents),
                 ],
                 View::Text,
+            ),
+            Command::own(
+                "ssh-init",
+                "project.provision_ssh_key",
+                "Answers the project's SSH key, minting one if it has none, and waits until upstream knows it",
+                &[
+                    PROJECT,
+                    Arg::value("type", "key_type")
+                        .hint(Hint::OneOf(KEY_TYPES))
+                        .metavar("TYPE"),
+                    Arg::value("comment", "comment").metavar("TEXT"),
+                    Arg::flag("force", "force"),
+                ],
+                ssh::init,
+            ),
+            Command::own(
+                "check-key",
+                "project.check_ssh_key",
+                "Asks upstream whether it accepts the project's key now; the exit code is 1 if it does not",
+                &[PROJECT],
+                ssh::check,
+            ),
+            Command::own(
+                "init",
+                "project.gate.sync",
+                "Makes a project ready: SSH key if upstream needs one, Dockerfiles, images, gate",
+                &[
+                    PROJECT,
+                    Arg::flag("skip-images", "").help("Leave Dockerfiles and images out"),
+                ],
+                init::run,
+            ),
+        ],
+    ),
+    Command::group(
+        "gate",
+        "Gates: sync, review, promote, what waits for a human",
+        &[
+            Command::own(
+                "sync",
+                "project.gate.sync",
+                "Brings the project's gate up to date with upstream; work that only the gate has is never lost",
+                &[
+                    PROJECT,
+                    Arg::many("branch", "branches").metavar("BRANCH"),
+                    Arg::flag("force-reinit", "force_reinit"),
+                    Arg::flag("use-personal-ssh", "use_personal_ssh"),
+                ],
+                gate::sync,
+            ),
+            Command::call(
+                "status",
+                "project.gate.status",
+                &[PROJECT],
+                View::Custom(gate::show_status),
+            ),
+            Command::own(
+                "path",
+                "project.gate.status",
+                "Prints where the project's gate is or would be",
+                &[PROJECT],
+                |session, values| {
+                    let view = View::Custom(gate::show_path);
+                    session.call_and_show("project.gate.status", values.params(), &view)
+                },
+            ),
+            Command::call(
+                "compare",
+                "project.gate.compare_vs_upstream",
+                &[PROJECT, Arg::value("branch", "branch").metavar("BRANCH")],
+                View::Custom(gate::show_staleness),
+            ),
+            Command::call(
+                "review",
+                "project.gate.review",
+                &[PROJECT, Arg::value("branch", "branch").metavar("BRANCH")],
+                View::Custom(gate::show_review),
+            ),
+            Command::call(
+                "promote",
+                "project.gate.promote",
+                &[
+                    PROJECT,
+                    Arg::required("BRANCH", "branch"),
+                    Arg::value("to", "upstream_branch").metavar("BRANCH"),
+                    Arg::value("expect", "expect_commit").metavar("COMMIT"),
+                ],
+                View::Custom(gate::show_promoted),
+            ),
+            Command::call(
+                "pending",
+                "project.gate.pending",
+                &[PROJECT],
+                View::Table(gate::PENDING),
+            ),
+            Command::own(
+                "apply",
+                "project.gate.apply_pending",
+                "Applies what upstream did to branches, after showing it; every old head is kept",
+                &[
+                    PROJECT,
+                    Arg::rest("BRANCH", "")
+                        .hint(Hint::Pending)
+                        .help("Branches that `gate pending` lists"),
+                    Arg::flag("yes", "").short('y').help("Do not ask"),
+                ],
+                gate::apply,
+            ),
+            Command::call(
+                "backups",
+                "project.gate.backups",
+                &[PROJECT],
+                View::Table(gate::BACKUPS),
+            ),
+            Command::call(
+                "restore",
+                "project.gate.restore_backup",
+                &[PROJECT, Arg::required("REF", "ref").hint(Hint::Backup)],
+                View::Custom(gate::show_moved),
+            ),
+            Command::call(
+                "prune",
+                "project.gate.prune_backups",
+                &[PROJECT, Arg::number("older-than-days", "older_than_days")],
+                View::Custom(gate::show_pruned),
+            ),
+            Command::call(
+                "poll",
+                "polling.poll_now",
+                &[Arg::optional("ID", "project_id").hint(Hint::Project)],
+                View::Table(gate::STALENESS),
+            ),
+            Command::call(
+                "polling",
+                "polling.status",
+                &[Arg::optional("ID", "project_id").hint(Hint::Project)],
+                View::Table(gate::POLLING),
+            ),
+            Command::call("server", "gate_server.status", &[], View::Record),
+        ],
+    ),
+    Command::group(
+        "vault",
+        "The vault: passphrase, SSH keys",
+        &[
+            Command::call(
+                "status",
+                "vault.status",
+                &[],
+                View::Custom(vault::show_status),
+            ),
+            Command::own(
+                "unlock",
+                "vault.unlock",
+                "Opens the vault from its tiers, or with a passphrase that is typed or piped in",
+                &[],
+                vault::unlock,
+            ),
+            Command::own(
+                "lock",
+                "vault.lock",
+                "Closes the vault until somebody unlocks it or the daemon restarts",
+                &[
+                    Arg::flag("forget", "forget"),
+                    Arg::flag("yes", "").short('y').help("Do not ask"),
+                ],
+                vault::lock,
+            ),
+            Command::own(
+                "provision",
+                "vault.provision",
+                "Sets the vault up for the first time; a passphrase is typed, piped in or made up",
+                &[Arg::value("tier", "tier")
+                    .hint(Hint::OneOf(TIERS))
+                    .metavar("TIER")
+                    .help("Where the passphrase is kept [default: the best that works]")],
+                vault::provision,
+            ),
+            Command::call(
+                "seal",
+                "vault.seal",
+                &[Arg::value("key", "key")
+                    .hint(Hint::OneOf(SEALS))
+                    .metavar("KEY")],
+                View::Custom(vault::show_state),
+            ),
+            Command::call(
+                "to-keyring",
+                "vault.to_keyring",
+                &[],
+                View::Custom(vault::show_state),
+            ),
+            Command::call(
+                "acknowledge",
+                "vault.acknowledge_recovery",
+                &[],
+                View::Nothing,
+            ),
+            Command::call("keys", "vault.list_ssh_keys", &[], View::Table(ssh::KEYS)),
+            Command::own(
+                "import",
+                "vault.import_ssh_key",
+                "Stores a private key; its passphrase is typed or piped in",
+                &[
+                    Arg::required("FILE", "")
+                        .hint(Hint::File)
+                        .help("File in OpenSSH format; - reads standard input"),
+                    Arg::value("project", "project_id").hint(Hint::Project),
+                    Arg::value("comment", "comment").metavar("TEXT"),
+                ],
+                vault::import,
+            ),
+            Command::call(
+                "export",
+                "vault.export_ssh_key",
+                &[Arg::key("KEY", "key_id")],
+                View::Custom(vault::show_public),
+            ),
+            Command::own(
+                "remove",
+                "vault.remove_ssh_key",
+                "Takes a key from a project, or from all; a key that nobody has left is removed",
+                &[
+                    Arg::key("KEY", "key_id"),
+                    Arg::value("project", "project_id").hint(Hint::Project),
+                    Arg::flag("yes", "").short('y').help("Do not ask"),
+                ],
+                vault::remove,
+            ),
+        ],
+    ),
+    Command::group(
+        "ssh",
+        "SSH keys of projects",
+        &[
+            Command::own(
+                "keys",
+                "project.ssh.list_keys",
+                "Lists the keys that a project may use, or all",
+                &[Arg::optional("ID", "project_id").hint(Hint::Project)],
+                ssh::keys,
+            ),
+            Command::call(
+                "register",
+                "project.register_ssh_key",
+                &[PROJECT, Arg::key("KEY", "key_id")],
+                View::Nothing,
             ),
         ],
     ),

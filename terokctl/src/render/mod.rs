@@ -261,6 +261,12 @@ impl Screen {
         to_stderr(&format!("{word} {}\n", printable_line(text)));
     }
 
+    /// A failure on standard error that does not end the command, or not alone.
+    pub(crate) fn error(&self, text: &str) {
+        let word = self.error_style.error("error:");
+        to_stderr(&format!("{word} {}\n", printable_line(text)));
+    }
+
     /// A warning on standard error.
     pub(crate) fn warning(&self, text: &str) {
         let word = self.error_style.error("warning:");
