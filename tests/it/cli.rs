@@ -1,6 +1,8 @@
 //! `terokctl` as a program over a real daemon (rpc.md §6).
 
 mod ends;
+mod gates;
+mod keys;
 mod terminal;
 
 use nix::sys::signal::{Signal, kill};
@@ -46,6 +48,34 @@ impl Desk {
         let output = self.run(args);
         assert!(output.status.success(), "{args:?}: {output:?}");
         String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// What a command does with text on its standard input: exit code, output, error text.
+    fn fed(&self, args: &[&str], input: &str) -> (Option<i32>, String, String) {
+        let mut child = self
+            .command(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        // One that needs no input may end before it reads any.
+        let _ = stdin.write_all(input.as_bytes());
+        drop(stdin);
+        let output = child.wait_with_output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (
+            output.status.code(),
+            text(output.stdout),
+            text(output.stderr),
+        )
+    }
+
+    /// Result of a command as the wire has it.
+    fn wire(&self, args: &[&str]) -> Value {
+        let all: Vec<&str> = ["--json"].iter().chain(args).copied().collect();
+        serde_json::from_str(&self.ok(&all)).unwrap()
     }
 
     /// Exit code and error text of a command that must fail.

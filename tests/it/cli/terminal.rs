@@ -12,7 +12,7 @@ use terok_tests::programs::need;
 use terok_tests::{World, eventually};
 
 /// `terokctl` on a terminal of its own.
-struct Terminal {
+pub(super) struct Terminal {
     child: Child,
     keyboard: ChildStdin,
     shown: Arc<Mutex<Vec<u8>>>,
@@ -22,7 +22,7 @@ struct Terminal {
 
 impl Terminal {
     /// Runs `terokctl` with words that no shell changes; `None` where there is no `script`.
-    fn open(desk: &Desk, args: &str, env: &[(&str, &str)]) -> Option<Self> {
+    pub(super) fn open(desk: &Desk, args: &str, env: &[(&str, &str)]) -> Option<Self> {
         let script = need("script")?;
         let bin = desk.0.dir().join("bin/terokctl");
         let mut child = desk
@@ -53,12 +53,12 @@ impl Terminal {
     }
 
     /// Everything shown so far.
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         String::from_utf8_lossy(&self.shown.lock().unwrap()).into_owned()
     }
 
     /// Waits until `prompt` has been shown since the last time, and types after it.
-    fn answer(&mut self, prompt: &str, keys: &str) {
+    pub(super) fn answer(&mut self, prompt: &str, keys: &str) {
         self.read = eventually(&format!("`{prompt}` is asked"), || {
             let text = self.text();
             let at = text.get(self.read..)?.find(prompt)?;
@@ -69,7 +69,7 @@ impl Terminal {
     }
 
     /// Waits for the end: the exit code, and everything shown.
-    fn end(mut self) -> (i32, String) {
+    pub(super) fn end(mut self) -> (i32, String) {
         let status = eventually("terokctl ends", || self.child.try_wait().unwrap());
         drop(self.keyboard);
         self.reader.join().unwrap();
