@@ -38,8 +38,10 @@ pub(crate) struct Refs {
     pub(crate) backups: BTreeMap<String, ObjectId>,
     /// Full names of everything else.
     pub(crate) foreign: BTreeMap<String, ObjectId>,
-    /// Full names of what is there but has no id of its own: files that are torn, and refs that name other refs.
-    pub(crate) odd: BTreeSet<String>,
+    /// Full names of refs that name other refs.
+    pub(crate) symbolic: BTreeSet<String>,
+    /// Full names of refs whose files are torn.
+    pub(crate) torn: BTreeSet<String>,
 }
 
 impl Refs {
@@ -59,7 +61,7 @@ impl Refs {
                     if !error.is_not_found() {
                         let torn = torn(repository.git_dir(), &error)
                             .ok_or_else(|| unreadable(repository, &error))?;
-                        refs.odd.insert(torn);
+                        refs.torn.insert(torn);
                     }
                     continue;
                 }
@@ -68,13 +70,32 @@ impl Refs {
                 continue;
             };
             let Some(id) = reference.target().try_id().map(ToOwned::to_owned) else {
-                refs.odd.insert(name.to_owned());
+                refs.symbolic.insert(name.to_owned());
                 continue;
             };
             let (map, short) = refs.place(name);
             map.insert(short, id);
         }
         Ok(refs)
+    }
+
+    /// Refuses to go on with a ref whose value is lost: what it was worth is for a human to say.
+    pub(crate) fn whole(self, repository: &gix::Repository) -> Result<Self, Fault> {
+        let Some(name) = self.torn.first() else {
+            return Ok(self);
+        };
+        let dir = repository.git_dir();
+        let (file, log) = (dir.join(name), dir.join("logs").join(name));
+        Err(Fault::new(
+            Kind::GateCorrupt,
+            format!(
+                "`{}` holds no commit id: put back the last one of `{}`, or remove the file if nothing of that ref is needed",
+                file.display(),
+                log.display()
+            ),
+        )
+        .with("path", dir.to_string_lossy())
+        .with("ref", name.as_str()))
     }
 
     fn place(&mut self, name: &str) -> (&mut BTreeMap<String, ObjectId>, String) {

@@ -433,7 +433,7 @@ impl Run<'_> {
         upstream: &Upstream,
         migrated: bool,
     ) -> Result<(), Trouble> {
-        let refs = Refs::read(repository)?;
+        let refs = Refs::read(repository)?.whole(repository)?;
         let (advertised, remote, fetched) =
             self.ask_and_fetch(repository, upstream, &refs, migrated)?;
         let silent = advertised.refs.is_empty() && !advertised.empty_confirmed;
@@ -559,8 +559,10 @@ impl Run<'_> {
             .collect();
         for branch in names {
             self.control.check()?;
-            if refs.odd.contains(&format!("{HEADS}{branch}")) {
-                self.note(format!("the gate's `{branch}` cannot be read, or is no branch of its own, and is left as it is"));
+            if refs.symbolic.contains(&format!("{HEADS}{branch}")) {
+                self.note(format!(
+                    "the gate's `{branch}` stands for another branch and is left as it is"
+                ));
                 continue;
             }
             let before = refs.upstream.get(branch).copied();

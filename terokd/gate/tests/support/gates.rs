@@ -104,6 +104,16 @@ impl World {
         }
     }
 
+    /// One that another process made.
+    pub fn reopen(dir: &Path) -> Self {
+        let lab = Lab::reopen(dir);
+        let up = lab.path("up.git");
+        let mut world = Self::of(lab, up);
+        let cache = world.lab.path("cache/alpha");
+        world.spec.cache_dir = Some(cache);
+        world
+    }
+
     /// The same with a gate.
     pub fn synced() -> Self {
         let world = Self::new();

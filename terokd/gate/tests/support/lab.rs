@@ -11,25 +11,52 @@ use terok_gate::{
 /// Ends a test that hangs; nothing is measured against it.
 pub const HANG: std::time::Duration = std::time::Duration::from_secs(120);
 
+/// A directory, and perhaps the duty to remove it.
+pub struct Dir {
+    path: PathBuf,
+    _owned: Option<tempfile::TempDir>,
+}
+
+impl Dir {
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
 pub struct Lab {
-    pub dir: tempfile::TempDir,
+    pub dir: Dir,
     pub env: HostEnv,
 }
 
 impl Lab {
     pub fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let owned = tempfile::tempdir().unwrap();
+        let lab = Self::at(Dir {
+            path: owned.path().to_owned(),
+            _owned: Some(owned),
+        });
+        lab.configure("[user]\nname = T\nemail = t@example.com\n[init]\ndefaultBranch = main\n[gc]\nauto = 0\n");
+        lab
+    }
+
+    /// A directory that another process made, and will remove.
+    pub fn reopen(dir: &Path) -> Self {
+        Self::at(Dir {
+            path: dir.to_owned(),
+            _owned: None,
+        })
+    }
+
+    fn at(dir: Dir) -> Self {
         let path = std::env::var("PATH").unwrap();
-        let lab = Self {
+        Self {
             env: HostEnv::new([
                 ("PATH", path.as_str()),
                 ("HOME", dir.path().to_str().unwrap()),
                 ("GIT_CONFIG_NOSYSTEM", "1"),
             ]),
             dir,
-        };
-        lab.configure("[user]\nname = T\nemail = t@example.com\n[init]\ndefaultBranch = main\n[gc]\nauto = 0\n");
-        lab
+        }
     }
 
     /// Replaces the user's git configuration.
