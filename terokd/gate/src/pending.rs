@@ -31,13 +31,13 @@ pub fn pending(spec: &GateSpec) -> Result<Vec<PendingOp>, Fault> {
         .collect())
 }
 
-/// A branch by what was last heard of upstream. Its past is known only from when it went pending: the snapshot itself is
-/// already what upstream has now.
+/// A branch by what was last heard of upstream. Where nothing was set aside, the snapshot is what it was before as well.
 fn sides(refs: &Refs, branch: &str) -> Sides {
+    let upstream = refs.upstream.get(branch).copied();
     Sides {
         gate: refs.heads.get(branch).copied(),
-        upstream: refs.upstream.get(branch).copied(),
-        past: refs.attic.get(branch).copied(),
+        upstream,
+        past: refs.attic.get(branch).copied().or(upstream),
     }
 }
 

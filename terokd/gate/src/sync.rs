@@ -577,7 +577,8 @@ impl Run<'_> {
             )?;
             let attic = format!("{ATTIC}{branch}");
             match (waits, kept, before) {
-                (true, None, Some(past)) => {
+                // As long as the snapshot stays, it says the same.
+                (true, None, Some(past)) if sides.upstream != Some(past) => {
                     edits.set(&attic, None, past, "terok: went pending")?;
                 }
                 (false, Some(kept), _) => edits.delete(&attic, kept)?,
