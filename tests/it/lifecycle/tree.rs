@@ -56,6 +56,9 @@ fn walk(dir: &Path, found: &mut BTreeMap<PathBuf, String>) {
             String::new()
         } else if meta.file_type().is_socket() {
             "a socket".to_owned()
+        } else if path.extension().is_some_and(|end| end == "lock") {
+            // Says which process had it last.
+            "a lock".to_owned()
         } else if meta.is_symlink() {
             format!("{:?}", fs::read_link(&path).unwrap())
         } else {
