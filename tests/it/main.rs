@@ -7,6 +7,7 @@ mod conformance;
 mod events;
 mod fixtures;
 mod gates_killed;
+mod gate;
 mod layout;
 mod lifecycle;
 mod ops;
