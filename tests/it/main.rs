@@ -6,6 +6,7 @@ mod clients;
 mod conformance;
 mod events;
 mod fixtures;
+mod gate;
 mod gates_killed;
 mod layout;
 mod lifecycle;

@@ -34,6 +34,15 @@ impl Upstream {
         Some(upstream)
     }
 
+    /// A repository that somebody else has made, a gate for example.
+    pub fn open(world: &World, path: &Path) -> Option<Self> {
+        Some(Self {
+            git: programs::need("git")?,
+            runner: world.runner(),
+            path: path.to_owned(),
+        })
+    }
+
     /// One with two commits on `main`, one more on `side`, and a tag.
     pub fn new(world: &World, name: &str) -> Option<Self> {
         let upstream = Self::empty(world, name)?;

@@ -46,7 +46,8 @@ pub fn review(
             "the gate has no branch `{branch}`"
         )));
     }
-    let mut stale = false;
+    // An upstream that nobody has a way to, with a locked vault for example, is as good as one that is away.
+    let mut stale = upstream.is_none() && spec.upstream_url.is_some();
     if let Some(upstream) = upstream {
         match look(&repository, &refs, upstream, transport, limits, control) {
             Ok(remote) => {
