@@ -16,5 +16,6 @@ mod reference;
 mod secrets;
 mod socket;
 mod systemd;
+mod vault;
 mod watch;
 mod wire;
