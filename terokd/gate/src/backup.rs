@@ -120,6 +120,7 @@ pub fn restore_backup(
     reference: &str,
     control: &Control,
 ) -> Result<MovedBranch, Fault> {
+    layout::must_exist(spec)?;
     let _lock = lock::lock(spec, control)?;
     let repository = layout::open(&spec.path)?;
     let unknown = || {
@@ -178,6 +179,7 @@ pub fn prune_backups(
     older_than_days: u64,
     control: &Control,
 ) -> Result<PrunedBackups, Fault> {
+    layout::must_exist(spec)?;
     let _lock = lock::lock(spec, control)?;
     let repository = layout::open(&spec.path)?;
     prune(&repository, &Refs::read(&repository)?, older_than_days)

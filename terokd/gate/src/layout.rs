@@ -1,4 +1,7 @@
 //! What a gate looks like on disk: its place, its configuration, its modes, and how it comes into being.
+//!
+//! Beside what git has in a bare repository: `terok-fetched`, whose age is that of the snapshot; `terok-repacked`, whose age
+//! is the time since everything was packed anew; `terok-locks`, while refs change. A gate works without any of them.
 
 use crate::GateUrl;
 use gix::bstr::ByteSlice;
@@ -248,14 +251,7 @@ pub(crate) fn open(path: &Path) -> Result<gix::Repository, Fault> {
         .with("path", path.to_string_lossy())
     };
     if !path.is_dir() {
-        return Err(Fault::new(
-            Kind::GateMissing,
-            format!(
-                "there is no gate at `{}` yet; sync it first",
-                path.display()
-            ),
-        )
-        .with("path", path.to_string_lossy()));
+        return Err(missing(path));
     }
     if !looks_like_bare_gate(path) {
         return Err(corrupt("it holds no bare git repository".to_owned()));
@@ -272,6 +268,26 @@ pub(crate) fn open(path: &Path) -> Result<gix::Repository, Fault> {
     }
     repository.object_cache_size_if_unset(4 << 20);
     Ok(repository)
+}
+
+fn missing(path: &Path) -> Fault {
+    Fault::new(
+        Kind::GateMissing,
+        format!(
+            "there is no gate at `{}` yet; sync it first",
+            path.display()
+        ),
+    )
+    .with("path", path.to_string_lossy())
+}
+
+/// Refuses to wait for a gate that nobody made yet.
+pub(crate) fn must_exist(spec: &GateSpec) -> Result<(), Fault> {
+    if spec.path.is_dir() {
+        Ok(())
+    } else {
+        Err(missing(&spec.path))
+    }
 }
 
 /// Whether a directory has what every bare repository has.

@@ -53,6 +53,7 @@ pub fn apply_pending(
     for op in ops {
         check_branch(&op.branch)?;
     }
+    layout::must_exist(spec)?;
     let _lock = lock::lock(spec, control)?;
     let repository = layout::open(&spec.path)?;
     let (mut result, mut seen) = (ApplyPendingResult::default(), BTreeSet::new());

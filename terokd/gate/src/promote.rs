@@ -2,7 +2,7 @@
 
 use crate::crash::point;
 use crate::refs::{Edits, HEADS, Refs, UPSTREAM};
-use crate::sync::{Remote, not_there};
+use crate::sync::Remote;
 use crate::walk::{count, is_ancestor, is_commit};
 use crate::{
     Control, GateSpec, GitTransport, Limits, RemoteRef, Upstream, check_branch, layout, lock,
@@ -39,9 +39,7 @@ pub fn promote(
         .unwrap_or(&request.branch);
     check_branch(&request.branch)?;
     check_branch(target)?;
-    if !spec.path.is_dir() {
-        return Err(not_there(spec));
-    }
+    layout::must_exist(spec)?;
     let _lock = lock::lock(spec, control)?;
     let repository = layout::open(&spec.path)?;
     let refs = Refs::read(&repository)?;

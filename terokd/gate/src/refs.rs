@@ -314,19 +314,19 @@ fn why_not(repository: &gix::Repository, names: &[String], error: &gix::Error) -
             Some(gix::error::MetadataValue::Bytes(name)) => name.to_str().ok().map(str::to_owned),
             _ => None,
         });
-    let held = names
-        .iter()
-        .filter(|name| lock_of(git_dir, name).exists())
-        .cloned();
-    let mut refs: BTreeSet<String> = held.collect();
-    let why = match refs.iter().next() {
-        Some(name) => held_by(&lock_of(git_dir, name)),
-        None if lock_of(git_dir, "packed-refs").exists() => {
-            held_by(&lock_of(git_dir, "packed-refs"))
+    let mut refs: BTreeMap<String, Option<String>> = named.map(|name| (name, None)).collect();
+    for name in names {
+        let lock = lock_of(git_dir, name);
+        if lock.exists() {
+            refs.insert(name.clone(), Some(held_by(&lock)));
         }
+    }
+    let packed = lock_of(git_dir, "packed-refs");
+    let why = match refs.values().flatten().next() {
+        Some(held) => held.clone(),
+        None if packed.exists() => held_by(&packed),
         None => text,
     };
-    refs.extend(named);
     CommitError::Moved { refs, why }
 }
 
@@ -356,9 +356,9 @@ fn held_by(lock: &Path) -> String {
 /// Why refs were not changed.
 #[derive(Debug)]
 pub(crate) enum CommitError {
-    /// Somebody changed some of them meanwhile, or holds them; full names, as far as they are known.
+    /// Somebody changed some of them meanwhile, or holds them; full names as far as they are known, and who holds them.
     Moved {
-        refs: BTreeSet<String>,
+        refs: BTreeMap<String, Option<String>>,
         why: String,
     },
     Fault(Fault),

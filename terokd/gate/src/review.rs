@@ -4,7 +4,7 @@
 
 use crate::commits::describe;
 use crate::refs::{CommitError, Edits, HEADS, Names, Refs, UPSTREAM};
-use crate::sync::{Remote, missing, not_there};
+use crate::sync::{Remote, missing};
 use crate::walk::{broken, count, is_commit, merge_base};
 use crate::{
     Control, GateSpec, GitTransport, Limits, TransportError, Upstream, check_branch, layout, lock,
@@ -36,9 +36,7 @@ pub fn review(
     if let Some(branch) = branch {
         check_branch(branch)?;
     }
-    if !spec.path.is_dir() {
-        return Err(not_there(spec));
-    }
+    layout::must_exist(spec)?;
     let repository = layout::open(&spec.path)?;
     let mut refs = Refs::read(&repository)?;
     if let Some(branch) = branch.filter(|branch| !refs.heads.contains_key(*branch)) {

@@ -17,7 +17,7 @@ use terok_proto::gate::{
     AppliedKind, AppliedUpdate, BackupReason, GateOnlyBranch, GateSyncResult, PendingKind,
     PendingOp, PendingReason,
 };
-use terok_proto::{Fault, Kind};
+use terok_proto::Fault;
 
 /// Branches that one call may name.
 const MAX_BRANCHES: usize = 500;
@@ -465,12 +465,16 @@ impl Run<'_> {
         }
         self.note_refused(&remote);
         let base = self.report.result.clone();
-        let mut left = BTreeSet::new();
+        let mut left: BTreeMap<String, Option<String>> = BTreeMap::new();
         for attempt in 1.. {
             self.report.result = base.clone();
-            for branch in &left {
+            for (branch, held) in &left {
+                let why = held.as_ref().map_or_else(
+                    || "changed while the gate was synced".to_owned(),
+                    |held| format!("cannot be changed ({held})"),
+                );
                 self.note(format!(
-                    "`{branch}` changed while the gate was synced and is left as it is; the next sync looks at it again"
+                    "`{branch}` {why} and is left as it is; the next sync looks at it again"
                 ));
             }
             let edits = self.plan(&repository, &refs, &remote, &advertised, migrated, &left)?;
@@ -486,7 +490,10 @@ impl Run<'_> {
                 Err(CommitError::Fault(fault)) => return Err(fault.into()),
                 Err(CommitError::Moved { refs, why }) => {
                     let before = left.len();
-                    left.extend(refs.iter().filter_map(|name| branch_of(name)));
+                    left.extend(
+                        refs.iter()
+                            .map(|(name, held)| (branch_of(name), held.clone())),
+                    );
                     tracing::debug!(why, ?refs, "the gate changed meanwhile");
                     if attempt > RETRIES || left.len() == before {
                         self.report.result = base;
@@ -533,7 +540,7 @@ impl Run<'_> {
         remote: &Remote,
         advertised: &Advertisement,
         migrated: bool,
-        left: &BTreeSet<String>,
+        left: &BTreeMap<String, Option<String>>,
     ) -> Result<Edits, Trouble> {
         let mut edits = Edits::default();
         let heads = Names::new(refs.heads.keys());
@@ -555,7 +562,7 @@ impl Run<'_> {
             .filter(|branch| self.is_wanted(branch))
             .chain(gone)
             .chain(kept)
-            .filter(|branch| !left.contains(*branch))
+            .filter(|branch| !left.contains_key(*branch))
             .collect();
         for branch in names {
             self.control.check()?;
@@ -604,7 +611,7 @@ impl Run<'_> {
                 }
             }
         }
-        Ok(edits.without(&left.iter().map(|name| name.to_owned()).collect()))
+        Ok(edits.without(&left.keys().cloned().collect()))
     }
 
     /// What becomes of one branch; true if it waits for a human.
@@ -741,11 +748,11 @@ impl Run<'_> {
 }
 
 /// What a ref that could not be changed means for the next attempt: the branch it belongs to, or its own full name.
-fn branch_of(name: &str) -> Option<String> {
+fn branch_of(name: &str) -> String {
     let branch = [HEADS, UPSTREAM, ATTIC]
         .iter()
         .find_map(|space| name.strip_prefix(space));
-    Some(branch.unwrap_or(name).to_owned())
+    branch.unwrap_or(name).to_owned()
 }
 
 /// Replaces or removes a head as upstream has it; the old one is kept.
@@ -840,15 +847,4 @@ pub(crate) fn remove(dir: &Path) {
             tracing::warn!(dir = %dir.display(), %error, "cannot remove");
         }
     }
-}
-
-/// A fault for a gate that nobody made yet.
-pub(crate) fn not_there(spec: &GateSpec) -> Fault {
-    Fault::new(
-        Kind::GateMissing,
-        format!(
-            "there is no gate at `{}` yet; sync it first",
-            spec.path.display()
-        ),
-    )
 }

@@ -258,6 +258,20 @@ fn a_held_ref_costs_only_its_own_branch() {
     );
     assert!(result.notes[0].contains("`main`"), "{:?}", result.notes);
     assert!(lock.exists(), "it is git's, not ours");
+    // One that stays is told of.
+    let hour = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+    std::fs::File::options()
+        .write(true)
+        .open(&lock)
+        .unwrap()
+        .set_modified(hour)
+        .unwrap();
+    let result = world.try_sync(&SyncOptions::default()).unwrap();
+    assert!(
+        result.notes[0].contains("main.lock` is there for 60 minutes"),
+        "{:?}",
+        result.notes
+    );
     std::fs::remove_file(&lock).unwrap();
     world.sync();
     assert_eq!(world.head("main"), Some(world.up_head("main")));

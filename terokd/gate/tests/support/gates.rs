@@ -187,8 +187,17 @@ impl World {
 
     /// Throws away the last commit of upstream's branch and makes another one.
     pub fn rewrite_up(&self, branch: &str, text: &str) -> ObjectId {
-        let parent = self.lab.rev(&self.up, &format!("refs/heads/{branch}~1"));
-        self.put(&self.up, branch, Some(parent));
+        let parent = self.lab.try_git(
+            &self.up,
+            &[
+                "rev-parse",
+                "-q",
+                "--verify",
+                &format!("refs/heads/{branch}~1"),
+            ],
+        );
+        let parent = parent.map(|hex| ObjectId::from_hex(hex.as_bytes()).unwrap());
+        self.put(&self.up, branch, parent);
         self.commit_up(branch, text)
     }
 
