@@ -25,7 +25,7 @@ pub(super) fn check(
     let storage = |error: &dyn std::fmt::Display| TransportError::storage(&error.to_string());
     let mut objects =
         gix::odb::at(quarantine.path(), gix::hash::Kind::Sha1).map_err(|error| storage(&error))?;
-    objects.set_pack_cache(|| Box::new(pack::cache::lru::StaticLinkedList::<64>::new(CACHE)));
+    objects.set_pack_cache(|| Box::new(pack::cache::lru::MemoryCappedHashmap::new(CACHE)));
     for index in quarantine.indices()? {
         let index = pack::index::File::at(&index, gix::hash::Kind::Sha1)
             .map_err(|error| storage(&format!("{error:#}")))?;
