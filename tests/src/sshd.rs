@@ -63,10 +63,16 @@ impl Sshd {
         fs::write(&answers, text).expect("the forced command");
         fs::set_permissions(&answers, fs::Permissions::from_mode(0o755)).expect("a mode");
         let config = format!(
-            "HostKey {dir}/host\nAuthorizedKeysFile {dir}/authorized\nForceCommand {dir}/answer\nStrictModes no\nUsePAM no\n\
+            "HostKey {dir}/host\nAuthorizedKeysFile {dir}/authorized\nForceCommand {dir}/answer\nStrictModes no\nUsePAM {pam}\n\
              PermitRootLogin yes\nPidFile none\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n\
              AcceptEnv GIT_PROTOCOL\nUseDNS no\nPrintMotd no\nPrintLastLog no\nLogLevel QUIET\n",
-            dir = dir.display()
+            dir = dir.display(),
+            // An ordinary sshd cannot read the shadow file, and takes every account for locked if it does not ask PAM.
+            pam = if programs::account().is_some() {
+                "no"
+            } else {
+                "yes"
+            },
         );
         fs::write(dir.join("config"), config).expect("a configuration");
         fs::write(dir.join("authorized"), "").expect("a list of keys");

@@ -34,28 +34,28 @@ pub(crate) fn refresh(spec: &GateSpec, control: &Control) -> Result<bool, String
     layout::private_dir(parent).map_err(|fault| fault.message)?;
     let _lock = lock(cache, control)?;
     let new = sibling(cache, "new");
-    crate::sync::remove(&new);
+    crate::make::remove(&new);
     let cloned = clone(&spec.path, &new, control);
     let noted = cloned.and_then(|()| {
         layout::write(&new.join(STATE), state.as_bytes()).map_err(|fault| fault.message)
     });
     if let Err(why) = noted {
-        crate::sync::remove(&new);
+        crate::make::remove(&new);
         // One that is older still seeds tasks; one that was dropped would not have.
         return Err(why);
     }
     let old = sibling(cache, "old");
-    crate::sync::remove(&old);
+    crate::make::remove(&old);
     let had = cache.symlink_metadata().is_ok();
     if had {
         fs::rename(cache, &old)
             .map_err(|error| format!("cannot set the old clone aside: {error}"))?;
     }
     if let Err(error) = fs::rename(&new, cache) {
-        crate::sync::remove(&new);
+        crate::make::remove(&new);
         return Err(format!("cannot put the clone in its place: {error}"));
     }
-    crate::sync::remove(&old);
+    crate::make::remove(&old);
     Ok(true)
 }
 
@@ -64,7 +64,7 @@ pub(crate) fn drop_cache(spec: &GateSpec) {
     if let Some(cache) = &spec.cache_dir
         && cache.symlink_metadata().is_ok()
     {
-        crate::sync::remove(cache);
+        crate::make::remove(cache);
     }
 }
 

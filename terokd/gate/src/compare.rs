@@ -1,7 +1,7 @@
 //! How current a gate is: asked of upstream, or by what was last heard of it.
 
 use crate::refs::{HEADS, Refs};
-use crate::sync::Remote;
+use crate::remote::Remote;
 use crate::walk::{count, is_ancestor, is_commit};
 use crate::{
     Advertisement, Control, GateSpec, GitTransport, Limits, PinnedKey, RemoteRef, TransportError,

@@ -2,8 +2,8 @@
 
 use crate::classify::{Sides, Verdict, judge};
 use crate::crash::point;
+use crate::plan::apply_op;
 use crate::refs::{ATTIC, CommitError, Edits, Refs};
-use crate::sync::apply_op;
 use crate::{Control, GateSpec, check_branch, layout, lock};
 use std::collections::BTreeSet;
 use terok_proto::Fault;

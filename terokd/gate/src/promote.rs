@@ -2,7 +2,7 @@
 
 use crate::crash::point;
 use crate::refs::{Edits, HEADS, Refs, UPSTREAM};
-use crate::sync::Remote;
+use crate::remote::Remote;
 use crate::walk::{count, is_ancestor, is_commit};
 use crate::{
     Control, GateSpec, GitTransport, Limits, RemoteRef, Upstream, check_branch, layout, lock,

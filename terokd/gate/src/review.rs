@@ -4,7 +4,7 @@
 
 use crate::commits::describe;
 use crate::refs::{CommitError, Edits, HEADS, Names, Refs, UPSTREAM};
-use crate::sync::{Remote, missing};
+use crate::remote::{Remote, missing};
 use crate::walk::{broken, count, is_commit, merge_base};
 use crate::{
     Control, GateSpec, GitTransport, Limits, TransportError, Upstream, check_branch, layout, lock,

@@ -143,7 +143,7 @@ pub(crate) fn remove_leftovers(gate: &Path) {
             continue;
         }
         tracing::info!(dir = %entry.path().display(), "removing what an interrupted sync left");
-        crate::sync::remove(&entry.path());
+        crate::make::remove(&entry.path());
     }
 }
 
@@ -158,7 +158,7 @@ fn clean_objects(gate: &Path) {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if name.starts_with(prefix) && modified(&entry.path()).is_some_and(|at| at < old) {
-                crate::sync::remove(&entry.path());
+                crate::make::remove(&entry.path());
             }
         }
     }

@@ -1,30 +1,22 @@
 //! Bringing a gate up to date: create and fast-forward by itself, everything else waits for a human.
 
-use crate::classify::{Sides, Verdict, judge};
 use crate::crash::point;
 use crate::head;
-use crate::refs::{ATTIC, CommitError, Edits, HEADS, Names, Refs, TAGS, UPSTREAM};
+use crate::refs::{ATTIC, CommitError, HEADS, Refs, TAGS, UPSTREAM};
+use crate::remote::{Remote, missing};
 use crate::{
-    Advertisement, Control, GateSpec, GitTransport, Limits, PinnedKey, RemoteRef, TransportError,
-    Upstream, backup, cache, check_branch, layout, lock, maintenance, status, walk,
+    Advertisement, Control, GateSpec, GitTransport, Limits, PinnedKey, TransportError, Upstream,
+    backup, cache, check_branch, layout, lock, maintenance, status, walk,
 };
-use gix::ObjectId;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::fs;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
-use terok_proto::gate::{
-    AppliedKind, AppliedUpdate, BackupReason, GateOnlyBranch, GateSyncResult, PendingKind,
-    PendingOp, PendingReason,
-};
 use terok_proto::Fault;
+use terok_proto::gate::GateSyncResult;
 
 /// Branches that one call may name.
 const MAX_BRANCHES: usize = 500;
 /// Notes that one answer holds.
 const MAX_NOTES: usize = 100;
-/// Refs that an upstream may have.
-const MAX_REFS: usize = 500_000;
 /// How often a sync starts over because somebody pushed meanwhile.
 const RETRIES: usize = 3;
 
@@ -130,7 +122,7 @@ fn selection(branches: &[String]) -> Result<Option<BTreeSet<String>>, Fault> {
 }
 
 /// Why a sync stopped.
-enum Trouble {
+pub(crate) enum Trouble {
     Fault(Fault),
     Transport(TransportError),
 }
@@ -147,82 +139,15 @@ impl From<TransportError> for Trouble {
     }
 }
 
-struct Run<'a> {
-    spec: &'a GateSpec,
-    upstream: Option<&'a Upstream>,
-    transport: &'a dyn GitTransport,
-    options: &'a SyncOptions,
-    selection: Option<BTreeSet<String>>,
-    limits: &'a Limits,
-    control: &'a Control,
-    report: SyncReport,
-}
-
-/// What upstream has, by kind.
-#[derive(Debug, Default)]
-pub(crate) struct Remote {
-    pub(crate) heads: BTreeMap<String, ObjectId>,
-    pub(crate) tags: BTreeMap<String, RemoteRef>,
-    /// The branch that `HEAD` points at.
-    pub(crate) head: Option<String>,
-    /// Names that git does not take here.
-    pub(crate) refused: Vec<String>,
-}
-
-impl Remote {
-    pub(crate) fn read(advertised: &Advertisement) -> Result<Self, TransportError> {
-        if advertised.refs.len() > MAX_REFS {
-            return Err(TransportError::Protocol(format!(
-                "it has {} refs; a gate takes at most {MAX_REFS}",
-                advertised.refs.len()
-            )));
-        }
-        let mut remote = Self {
-            head: advertised
-                .head
-                .as_deref()
-                .and_then(|head| head.strip_prefix(HEADS))
-                .filter(|branch| check_branch(branch).is_ok())
-                .map(str::to_owned),
-            ..Self::default()
-        };
-        for reference in &advertised.refs {
-            if let Some(branch) = reference.name.strip_prefix(HEADS) {
-                if check_branch(branch).is_ok() {
-                    remote.heads.insert(branch.to_owned(), reference.id);
-                } else {
-                    remote.refused.push(reference.name.clone());
-                }
-            } else if let Some(tag) = reference.name.strip_prefix(TAGS) {
-                if check_branch(tag).is_ok() {
-                    remote.tags.insert(tag.to_owned(), reference.clone());
-                } else {
-                    remote.refused.push(reference.name.clone());
-                }
-            }
-        }
-        // No git repository has both `a` and `a/b`; what says so keeps the first.
-        for branch in nested(&remote.heads) {
-            remote.heads.remove(&branch);
-            remote.refused.push(format!("{HEADS}{branch}"));
-        }
-        for tag in nested(&remote.tags) {
-            remote.tags.remove(&tag);
-            remote.refused.push(format!("{TAGS}{tag}"));
-        }
-        Ok(remote)
-    }
-}
-
-/// Names below another name.
-fn nested<T>(map: &BTreeMap<String, T>) -> Vec<String> {
-    map.keys()
-        .filter(|name| {
-            name.match_indices('/')
-                .any(|(at, _)| map.contains_key(&name[..at]))
-        })
-        .cloned()
-        .collect()
+pub(crate) struct Run<'a> {
+    pub(crate) spec: &'a GateSpec,
+    pub(crate) upstream: Option<&'a Upstream>,
+    pub(crate) transport: &'a dyn GitTransport,
+    pub(crate) options: &'a SyncOptions,
+    pub(crate) selection: Option<BTreeSet<String>>,
+    pub(crate) limits: &'a Limits,
+    pub(crate) control: &'a Control,
+    pub(crate) report: SyncReport,
 }
 
 impl Run<'_> {
@@ -259,7 +184,7 @@ impl Run<'_> {
     }
 
     /// Asks upstream for what this sync is about, and downloads what the gate lacks of it.
-    fn ask_and_fetch(
+    pub(crate) fn ask_and_fetch(
         &mut self,
         repository: &gix::Repository,
         upstream: &Upstream,
@@ -326,92 +251,7 @@ impl Run<'_> {
         ))
     }
 
-    /// Makes the gate beside its place and renames it there, so that it exists whole or not at all.
-    fn make(&mut self, there: bool) -> Result<(), Trouble> {
-        layout::private_dir(self.spec.parent())?;
-        // The lock is ours, so whatever is there belongs to nobody.
-        status::remove_leftovers(&self.spec.path);
-        let new = self.spec.beside("reinit");
-        let made = self.fill(&new);
-        if let Err(trouble) = made {
-            remove(&new);
-            return Err(trouble);
-        }
-        point("gate.sync.exchanging");
-        if let Err(fault) = put_in_place(self.spec, &new, there) {
-            remove(&new);
-            return Err(fault.into());
-        }
-        point("gate.sync.exchanged");
-        // After an exchange this is the old one.
-        remove(&new);
-        if there {
-            cache::drop_cache(self.spec);
-        }
-        self.report.result.created = true;
-        Ok(())
-    }
-
-    fn fill(&mut self, new: &Path) -> Result<(), Trouble> {
-        let fallback = self
-            .spec
-            .default_branch
-            .clone()
-            .unwrap_or_else(|| "main".to_owned());
-        let url = self.spec.upstream_url.as_ref();
-        let Some(upstream) = self.upstream else {
-            layout::create(new, &format!("{HEADS}{fallback}"), url)?;
-            return Ok(());
-        };
-        let repository = layout::create(new, &format!("{HEADS}{fallback}"), url)?;
-        point("gate.sync.made");
-        let (_, remote, _) = self.ask_and_fetch(&repository, upstream, &Refs::default(), false)?;
-        point("gate.sync.fetched");
-        // Nobody sees this repository yet, so its refs can be written as one file.
-        let repository = layout::open(repository.git_dir())?;
-        let mut packed: BTreeMap<String, (ObjectId, Option<ObjectId>)> = BTreeMap::new();
-        for (branch, id) in &remote.heads {
-            if !walk::is_commit(&repository, *id) {
-                return Err(lied(branch).into());
-            }
-            packed.insert(format!("{HEADS}{branch}"), (*id, None));
-            packed.insert(format!("{UPSTREAM}{branch}"), (*id, None));
-            self.report.result.applied.push(AppliedUpdate {
-                branch: branch.clone(),
-                kind: AppliedKind::Create,
-                old: None,
-                new: id.to_string(),
-            });
-        }
-        for (tag, reference) in &remote.tags {
-            // Peeled by ourselves: a lie in this file would be passed on to clones.
-            if let Some(peeled) = walk::peeled(&repository, reference.id) {
-                packed.insert(format!("{TAGS}{tag}"), (reference.id, peeled));
-            }
-        }
-        let mut text = "# pack-refs with: peeled fully-peeled sorted \n".to_owned();
-        for (name, (id, peeled)) in &packed {
-            text.push_str(&format!("{id} {name}\n"));
-            if let Some(peeled) = peeled {
-                text.push_str(&format!("^{peeled}\n"));
-            }
-        }
-        layout::write(&new.join("packed-refs"), text.as_bytes())?;
-        self.note_refused(&remote);
-        let repository = layout::open(repository.git_dir())?;
-        let refs = Refs::read(&repository)?;
-        self.align_head(&repository, &refs, Some(&remote))?;
-        status::note_fetch(new);
-        maintenance::begin(new);
-        layout::tighten(new)?;
-        if let Ok(dir) = fs::File::open(new) {
-            // Where directories cannot be synced, the rename is all there is.
-            let _ = dir.sync_all();
-        }
-        Ok(())
-    }
-
-    fn note_refused(&mut self, remote: &Remote) {
+    pub(crate) fn note_refused(&mut self, remote: &Remote) {
         for name in remote.refused.iter().take(MAX_NOTES) {
             let shown = terok_proto::error::printable_line(name);
             self.note(format!(
@@ -420,7 +260,7 @@ impl Run<'_> {
         }
     }
 
-    fn note(&mut self, note: String) {
+    pub(crate) fn note(&mut self, note: String) {
         let notes = &mut self.report.result.notes;
         if notes.len() < MAX_NOTES {
             notes.push(note);
@@ -526,210 +366,14 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn is_wanted(&self, branch: &str) -> bool {
+    pub(crate) fn is_wanted(&self, branch: &str) -> bool {
         self.selection
             .as_ref()
             .is_none_or(|selection| selection.contains(branch))
     }
 
-    /// Classifies every branch; what is to be done about all of them.
-    fn plan(
-        &mut self,
-        repository: &gix::Repository,
-        refs: &Refs,
-        remote: &Remote,
-        advertised: &Advertisement,
-        migrated: bool,
-        left: &BTreeMap<String, Option<String>>,
-    ) -> Result<Edits, Trouble> {
-        let mut edits = Edits::default();
-        let heads = Names::new(refs.heads.keys());
-        let fresh = Names::new(remote.heads.keys());
-        // What upstream's new names leave no room for is gone there, asked for or not; and what was kept of a branch that
-        // the gate has no more is in nobody's interest.
-        let gone = refs
-            .upstream
-            .keys()
-            .filter(|branch| self.is_wanted(branch) || !fresh.has_room(branch));
-        let kept = refs
-            .attic
-            .keys()
-            .filter(|branch| self.is_wanted(branch) || !refs.heads.contains_key(*branch));
-        let names: BTreeSet<&String> = remote
-            .heads
-            .keys()
-            .chain(refs.heads.keys())
-            .filter(|branch| self.is_wanted(branch))
-            .chain(gone)
-            .chain(kept)
-            .filter(|branch| !left.contains_key(*branch))
-            .collect();
-        for branch in names {
-            self.control.check()?;
-            if refs.symbolic.contains(&format!("{HEADS}{branch}")) {
-                self.note(format!(
-                    "the gate's `{branch}` stands for another branch and is left as it is"
-                ));
-                continue;
-            }
-            let before = refs.upstream.get(branch).copied();
-            let kept = refs.attic.get(branch).copied();
-            let sides = Sides {
-                gate: refs.heads.get(branch).copied(),
-                upstream: remote.heads.get(branch).copied(),
-                past: kept.or(before),
-            };
-            let waits = self.decide(
-                repository, refs, &heads, branch, sides, migrated, &mut edits,
-            )?;
-            let attic = format!("{ATTIC}{branch}");
-            match (waits, kept, before) {
-                // As long as the snapshot stays, it says the same.
-                (true, None, Some(past)) if sides.upstream != Some(past) => {
-                    edits.set(&attic, None, past, "terok: went pending")?;
-                }
-                (false, Some(kept), _) => edits.delete(&attic, kept)?,
-                _ => {}
-            }
-            let name = format!("{UPSTREAM}{branch}");
-            match (before, sides.upstream) {
-                (before, Some(now)) if before != Some(now) => {
-                    edits.set(&name, before, now, "terok: fetched")?;
-                }
-                (Some(before), None) => edits.delete(&name, before)?,
-                _ => {}
-            }
-        }
-        if self.selection.is_none() {
-            self.tags(repository, refs, remote, &mut edits)?;
-        }
-        if migrated {
-            let theirs: HashSet<&str> = advertised.refs.iter().map(|r| r.name.as_str()).collect();
-            for (name, id) in &refs.foreign {
-                if name.starts_with("refs/") && theirs.contains(name.as_str()) {
-                    edits.delete(name, *id)?;
-                }
-            }
-        }
-        Ok(edits.without(&left.keys().cloned().collect()))
-    }
-
-    /// What becomes of one branch; true if it waits for a human.
-    #[allow(clippy::too_many_arguments, reason = "each is a part of one decision")]
-    fn decide(
-        &mut self,
-        repository: &gix::Repository,
-        refs: &Refs,
-        heads: &Names,
-        branch: &str,
-        sides: Sides,
-        migrated: bool,
-        edits: &mut Edits,
-    ) -> Result<bool, Fault> {
-        let head = format!("{HEADS}{branch}");
-        match judge(repository, branch, sides) {
-            Verdict::Nothing => {}
-            Verdict::Create(new) => {
-                if !heads.has_room(branch) {
-                    self.note(format!(
-                        "upstream's branch `{branch}` is left out: the gate has a branch whose name is in its way"
-                    ));
-                    return Ok(false);
-                }
-                edits.set(&head, None, new, "terok: created upstream")?;
-                self.applied(branch, AppliedKind::Create, None, new);
-            }
-            Verdict::FastForward(new) => {
-                edits.set(&head, sides.gate, new, "terok: fast-forward")?;
-                self.applied(branch, AppliedKind::FastForward, sides.gate, new);
-            }
-            Verdict::Ahead(ahead) => self.gate_only(branch, Some(ahead)),
-            Verdict::GateOnly => {
-                self.gate_only(branch, None);
-                if let (true, Some(gate)) = (migrated, sides.gate) {
-                    self.report.result.pending.push(PendingOp {
-                        branch: branch.to_owned(),
-                        kind: PendingKind::Delete,
-                        reason: PendingReason::UnknownProvenance,
-                        gate_sha: gate.to_string(),
-                        upstream_sha: None,
-                        old_snapshot_sha: None,
-                        lossless: false,
-                        gate_only_commits: None,
-                    });
-                }
-            }
-            Verdict::Pending(op) => {
-                if self.options.auto_apply_lossless && op.lossless {
-                    apply_op(edits, refs, branch, sides)?;
-                    if let (Some(gate), Some(new)) = (sides.gate, sides.upstream) {
-                        self.note(format!("`{branch}` was rewritten upstream; the old head {gate} is kept as a backup"));
-                        self.applied(branch, AppliedKind::FastForward, Some(gate), new);
-                    } else {
-                        self.note(format!(
-                            "`{branch}` was deleted upstream; its head is kept as a backup"
-                        ));
-                    }
-                    return Ok(false);
-                }
-                self.report.result.pending.push(op);
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    fn applied(&mut self, branch: &str, kind: AppliedKind, old: Option<ObjectId>, new: ObjectId) {
-        self.report.result.applied.push(AppliedUpdate {
-            branch: branch.to_owned(),
-            kind,
-            old: old.map(|id| id.to_string()),
-            new: new.to_string(),
-        });
-    }
-
-    fn gate_only(&mut self, branch: &str, ahead: Option<u64>) {
-        self.report.result.gate_only_branches.push(GateOnlyBranch {
-            branch: branch.to_owned(),
-            ahead,
-        });
-    }
-
-    /// New tags come in; one that moved or went away upstream stays as it is.
-    fn tags(
-        &mut self,
-        repository: &gix::Repository,
-        refs: &Refs,
-        remote: &Remote,
-        edits: &mut Edits,
-    ) -> Result<(), Fault> {
-        let names = Names::new(refs.tags.keys());
-        for (tag, reference) in &remote.tags {
-            match refs.tags.get(tag) {
-                Some(id) if *id == reference.id => {}
-                Some(_) => self.note(format!(
-                    "tag `{tag}` moved upstream; the gate keeps its own"
-                )),
-                None if !names.has_room(tag) => {
-                    self.note(format!("upstream's tag `{tag}` is left out: the gate has a tag whose name is in its way"));
-                }
-                None if repository.has_object(reference.id) => {
-                    edits.set(
-                        &format!("{TAGS}{tag}"),
-                        None,
-                        reference.id,
-                        "terok: fetched",
-                    )?;
-                }
-                None => self.note(format!(
-                    "upstream's tag `{tag}` is left out: its object did not come"
-                )),
-            }
-        }
-        Ok(())
-    }
-
-    fn align_head(
+    /// Points `HEAD` where upstream's does; what clones would not get is an error.
+    pub(crate) fn align_head(
         &mut self,
         repository: &gix::Repository,
         refs: &Refs,
@@ -755,96 +399,6 @@ fn branch_of(name: &str) -> String {
     branch.unwrap_or(name).to_owned()
 }
 
-/// Replaces or removes a head as upstream has it; the old one is kept.
-pub(crate) fn apply_op(
-    edits: &mut Edits,
-    refs: &Refs,
-    branch: &str,
-    sides: Sides,
-) -> Result<Option<String>, Fault> {
-    let Some(gate) = sides.gate else {
-        return Ok(None);
-    };
-    let kept = backup::keep(edits, refs, branch, gate, BackupReason::Sync)?;
-    let head = format!("{HEADS}{branch}");
-    match sides.upstream {
-        Some(new) => edits.set(&head, Some(gate), new, "terok: applied what was pending")?,
-        None => edits.delete(&head, gate)?,
-    }
-    Ok(Some(kept))
-}
-
-/// What has to be downloaded.
-pub(crate) fn missing(
-    repository: &gix::Repository,
-    refs: &Refs,
-    remote: &Remote,
-) -> Vec<RemoteRef> {
-    let heads = remote
-        .heads
-        .iter()
-        .filter(|(branch, id)| refs.upstream.get(*branch) != Some(id))
-        .filter(|(_, id)| !repository.has_object(**id))
-        .map(|(branch, id)| RemoteRef {
-            name: format!("{HEADS}{branch}"),
-            id: *id,
-            peeled: None,
-        });
-    let tags = remote
-        .tags
-        .iter()
-        .filter(|(tag, reference)| {
-            !refs.tags.contains_key(*tag) && !repository.has_object(reference.id)
-        })
-        .map(|(_, reference)| reference.clone());
-    heads.chain(tags).collect()
-}
-
-fn lied(branch: &str) -> TransportError {
+pub(crate) fn lied(branch: &str) -> TransportError {
     TransportError::Protocol(format!("what it sent for branch `{branch}` is no commit"))
-}
-
-/// Renames a new repository to its place; an old one that is there changes places with it.
-fn put_in_place(spec: &GateSpec, new: &Path, there: bool) -> Result<(), Fault> {
-    use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
-    let place = &spec.path;
-    let flags = if there {
-        RenameFlags::RENAME_EXCHANGE
-    } else {
-        RenameFlags::RENAME_NOREPLACE
-    };
-    match renameat2(AT_FDCWD, new, AT_FDCWD, place, flags) {
-        Ok(()) => return Ok(()),
-        Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOSYS) => {}
-        Err(error) => return Err(Fault::io("put the gate at", place, &error.into())),
-    }
-    // This file system cannot do it in one step.
-    let old = spec.beside("trash");
-    if there {
-        fs::rename(place, &old).map_err(|error| Fault::io("set aside", place, &error))?;
-        point("gate.sync.aside");
-    }
-    if let Err(error) = fs::rename(new, place) {
-        if there {
-            // Better the old one than none.
-            let _ = fs::rename(&old, place);
-        }
-        return Err(Fault::io("put the gate at", place, &error));
-    }
-    remove(&old);
-    Ok(())
-}
-
-/// Removes what is no longer needed; what cannot be removed now is removed at the next start.
-pub(crate) fn remove(dir: &Path) {
-    match fs::remove_dir_all(dir) {
-        Ok(()) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => {
-            if let Err(error) = fs::remove_file(dir) {
-                tracing::debug!(dir = %dir.display(), %error, "cannot remove");
-            }
-            tracing::warn!(dir = %dir.display(), %error, "cannot remove");
-        }
-    }
 }
