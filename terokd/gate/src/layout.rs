@@ -200,7 +200,11 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Fault> {
         std::io::Write::write_all(&mut file, bytes)?;
         file.sync_all()
     });
-    written.map_err(|error| Fault::io("write", path, &error))
+    written.map_err(|error| {
+        // Half a file is worse than none; if it cannot be removed either, the first failure is the one to tell.
+        let _ = fs::remove_file(path);
+        Fault::io("write", path, &error)
+    })
 }
 
 /// Makes a repository and everything below it private, whatever the umask was.
