@@ -1,7 +1,7 @@
 //! The daemon as one value: what it owns, how it starts, what it tells about itself, how it stops.
 
 use crate::events::{Bus, Filter};
-use crate::gates::{Activated, Gates};
+use crate::gates::Gates;
 use crate::keys::Keys;
 use crate::ops::{Ops, Replay, Resumable};
 use crate::polling::Polling;
@@ -47,8 +47,6 @@ pub struct Settings {
     pub socket: Option<PathBuf>,
     /// A socket that was handed over.
     pub activated: Option<std::os::unix::net::UnixListener>,
-    /// A listener for the gate server that was handed over.
-    pub gate_listener: Activated,
     /// Where a keyring is asked for.
     pub session_bus: terok_vault::SessionBus,
 }
@@ -147,7 +145,7 @@ pub async fn start(env: Environment, settings: Settings) -> Result<Running, Star
     )
     .await?;
     gates.attach(polling.clone());
-    gates.serve(&store, settings.gate_listener).await?;
+    gates.serve(&store).await?;
     let keys = Keys::new(vault.clone(), gates.clone(), registry.clone());
     let domain = Domain::new(
         Arc::clone(&env),
@@ -406,7 +404,7 @@ impl Daemon {
         let server = self.gates.server_status().error;
         let server = server.map(|error| format!("gates are not served: {error}"));
         let clear = snapshot.global.config.credentials.passphrase.is_some().then(|| {
-            "the vault's passphrase is in clear text in config.yml; `terokctl vault seal` or `terokctl vault to-keyring` keeps it better"
+            "the vault's passphrase is in clear text in config.yml; `terokctl vault to-keyring` moves it, or seal it with `terokctl vault seal` and remove the key"
                 .to_owned()
         });
         degraded

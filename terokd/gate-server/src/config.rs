@@ -1,7 +1,6 @@
 //! What the server is told when it starts.
 
 use std::ffi::OsString;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -34,10 +33,6 @@ pub enum Listen {
         /// The one that was allocated before; kept if it is free.
         previous: Option<u16>,
     },
-    /// A socket of the service manager's, TCP.
-    ActivatedTcp(TcpListener),
-    /// A socket of the service manager's, Unix.
-    ActivatedUnix(std::os::unix::net::UnixListener),
 }
 
 /// Limits, with the defaults of the specification.

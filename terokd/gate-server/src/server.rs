@@ -366,7 +366,6 @@ fn bind_host(listen: Listen, runtime: &Path) -> Result<Host, Fault> {
         Listen::Tcp { port, previous } => {
             tcp(listen::bind_tcp(port, previous)?, ServerMode::Daemon)
         }
-        Listen::ActivatedTcp(listener) => tcp(listener, ServerMode::Systemd),
         Listen::Socket => {
             let bound = listen::bind_unix(runtime, "host")?;
             let address = socket.to_string_lossy().into_owned();
@@ -374,17 +373,6 @@ fn bind_host(listen: Listen, runtime: &Path) -> Result<Host, Fault> {
                 acceptor: Acceptor::unix(bound.listener().map_err(failed)?).map_err(failed)?,
                 bound: Some(bound),
                 facts: facts(ServerMode::Daemon, ServerTransport::Socket, None, address),
-            })
-        }
-        Listen::ActivatedUnix(listener) => {
-            let address = listener.local_addr().map_err(failed)?;
-            let address = address
-                .as_pathname()
-                .map_or_else(String::new, |path| path.to_string_lossy().into_owned());
-            Ok(Host {
-                acceptor: Acceptor::unix(listener).map_err(failed)?,
-                bound: None,
-                facts: facts(ServerMode::Systemd, ServerTransport::Socket, None, address),
             })
         }
     }

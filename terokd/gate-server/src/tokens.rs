@@ -6,7 +6,7 @@ use crate::import;
 use crate::token::{self, Hash, Token};
 use jiff::Timestamp;
 use sqlx::{Row as _, SqlitePool};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -242,6 +242,9 @@ impl Tokens {
         let Some(found) = import::read(base)? else {
             return Ok(0);
         };
+        // A project that is broken just now has no gate to tell. Its tokens are still in the file, so they keep what they
+        // have: live ones stay live, and revoked ones revoked.
+        let present: HashSet<Hash> = found.iter().map(|entry| entry.hash).collect();
         let found: Vec<_> = found
             .into_iter()
             .filter_map(|entry| {
@@ -287,6 +290,7 @@ impl Tokens {
                     }
                 }
             }
+            known.retain(|hash, _| !present.iter().any(|present| present[..] == hash[..]));
             for hash in known.keys() {
                 sqlx::query("DELETE FROM gate_tokens WHERE hash = ?1")
                     .bind(hash)

@@ -50,4 +50,4 @@ pub use sync::{SyncOptions, SyncReport, sync};
 pub use transport::{
     Advertisement, CliTransport, FetchReport, GitTransport, GixTransport, PinnedKey, RemoteRef,
 };
-pub use url::{GateUrl, UrlKind, is_ssh_url};
+pub use url::{GateUrl, UrlKind};

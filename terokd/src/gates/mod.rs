@@ -8,8 +8,6 @@ mod polls;
 mod server;
 mod spec;
 
-pub use server::Activated;
-
 use crate::events::{Bus, Draft};
 use crate::ops::{OpCx, Ops, Resumable};
 use crate::polling::{Polling, Target, target_of};
@@ -28,6 +26,7 @@ use terok_gate::{
     CliTransport, Control, GateSpec, GitTransport, GixTransport, HostEnv, Limits, PinnedKey,
     PromoteRequest, Reach, SyncOptions, SyncReport, Upstream,
 };
+use terok_gate_server::Tokens;
 use terok_proto::Method;
 use terok_proto::events::EventKind;
 use terok_proto::gate::{
@@ -88,6 +87,7 @@ struct Inner {
     /// Set once, by the wiring: polling asks gates, and gates tell polling.
     polling: OnceLock<Polling>,
     server: OnceLock<server::Served>,
+    tokens: OnceLock<Tokens>,
 }
 
 impl Gates {
@@ -113,6 +113,7 @@ impl Gates {
                 syncs: Flights::default(),
                 polling: OnceLock::new(),
                 server: OnceLock::new(),
+                tokens: OnceLock::new(),
             }),
         }
     }

@@ -19,24 +19,12 @@ pub(super) enum Served {
     Failed(Fault),
 }
 
-/// What the service manager handed over for the gate server.
-#[derive(Debug, Default)]
-pub enum Activated {
-    /// Nothing.
-    #[default]
-    Nothing,
-    /// A loopback port.
-    Tcp(std::net::TcpListener),
-    /// A Unix socket.
-    Unix(std::os::unix::net::UnixListener),
-}
-
 impl Gates {
     /// Starts serving gates. A server that cannot start is told in its status and in a warning.
     ///
     /// # Errors
     /// The tokens cannot be read.
-    pub async fn serve(&self, store: &Store, activated: Activated) -> Result<(), Fault> {
+    pub async fn serve(&self, store: &Store) -> Result<(), Fault> {
         let tokens = Tokens::open(store.pool()).await?;
         let snapshot = self.inner.registry.snapshot();
         let (paths, config) = (&snapshot.paths, &snapshot.global.config);
@@ -49,11 +37,9 @@ impl Gates {
             tracing::warn!("tokens of the reference are left alone: {fault}");
         }
         let port_file = paths.terokd_dir.join("gate-server.port");
-        let listen = match (activated, config.services.mode) {
-            (Activated::Tcp(listener), _) => Listen::ActivatedTcp(listener),
-            (Activated::Unix(listener), _) => Listen::ActivatedUnix(listener),
-            (Activated::Nothing, ServicesMode::Socket) => Listen::Socket,
-            (Activated::Nothing, ServicesMode::Tcp) => Listen::Tcp {
+        let listen = match config.services.mode {
+            ServicesMode::Socket => Listen::Socket,
+            ServicesMode::Tcp => Listen::Tcp {
                 port: config.gate_server.port,
                 previous: read_port(&port_file),
             },
@@ -76,6 +62,8 @@ impl Gates {
             Ok(())
         })
         .await?;
+        // Revoking works whether or not anybody is served.
+        self.inner.tokens.set(tokens.clone()).unwrap_or_default();
         let served = match GateServer::start(settings, tokens).await {
             Ok((server, pushes)) => {
                 if let Some(port) = server.port()
@@ -131,9 +119,9 @@ impl Gates {
     /// # Errors
     /// They open nothing any more, but may do so again after a restart.
     pub async fn revoke_tokens(&self, scope: &str) -> Result<usize, Fault> {
-        match self.inner.server.get() {
-            Some(Served::Running(server)) => server.tokens().revoke_scope(scope).await,
-            _ => Ok(0),
+        match self.inner.tokens.get() {
+            Some(tokens) => tokens.revoke_scope(scope).await,
+            None => Ok(0),
         }
     }
 

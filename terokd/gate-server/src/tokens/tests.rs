@@ -174,6 +174,16 @@ async fn tokens_of_the_reference_stay_valid_until_they_are_revoked() {
     );
     assert_eq!(opens(&again, &name('a')), None);
 
+    // A project that cannot be read for a while brings nothing back and loses nothing.
+    let broken = |_: &str| None;
+    assert_eq!(again.import_reference(dir.path(), broken).await.unwrap(), 0);
+    assert_eq!(again.count(), 1);
+    assert_eq!(
+        again.import_reference(dir.path(), gate_of).await.unwrap(),
+        1
+    );
+    assert_eq!(opens(&again, &name('a')), None);
+
     // A file that is not understood changes nothing; one that lost a token ends it.
     std::fs::write(&file, "{\"").unwrap();
     assert_eq!(

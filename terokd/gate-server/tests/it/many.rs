@@ -1,5 +1,6 @@
 //! Much at once, and much in one piece.
 
+use crate::refusals::{basic, raw, status};
 use crate::world::{World, client, run};
 use std::process::Stdio;
 use terok_gate_server::Limits;
@@ -31,7 +32,7 @@ async fn two_hundred_clones_at_once_all_succeed() {
             "alpha"
         );
     }
-    assert_eq!(world.server.status().active_requests, 0);
+    world.idle().await;
     world.server.stop().await;
 }
 
@@ -102,6 +103,13 @@ async fn a_push_beyond_the_limit_is_refused() {
     let before = world
         .git(&world.gate_path("alpha"), &["rev-parse", "main"])
         .await;
+    let request = format!(
+        "POST /alpha.git/git-receive-pack HTTP/1.1\r\nHost: gate\r\n{}Content-Type: application/x-git-receive-pack-request\r\n\
+         Content-Length: 100001\r\nConnection: close\r\n\r\n",
+        basic(token.expose())
+    );
+    let answer = raw(&world.address(), request.as_bytes());
+    assert_eq!(status(&answer), 413, "{answer}");
     let refused = world
         .try_git(&work, &["push", "-q", "origin", "main"])
         .await;

@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 /// One request as it is, one answer as it is.
-fn raw(address: &str, request: &[u8]) -> String {
+pub(crate) fn raw(address: &str, request: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream
         .set_read_timeout(Some(Duration::from_secs(30)))
@@ -19,7 +19,7 @@ fn raw(address: &str, request: &[u8]) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-fn status(answer: &str) -> u16 {
+pub(crate) fn status(answer: &str) -> u16 {
     let code = answer.split(' ').nth(1).unwrap_or_default();
     code.parse().unwrap_or(0)
 }
@@ -30,7 +30,7 @@ fn get(address: &str, target: &str, header: &str) -> String {
     raw(address, request.as_bytes())
 }
 
-fn basic(user: &str) -> String {
+pub(crate) fn basic(user: &str) -> String {
     let output = std::process::Command::new("sh")
         .args([
             "-c",

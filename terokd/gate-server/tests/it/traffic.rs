@@ -56,6 +56,6 @@ async fn a_token_clones_and_pushes() {
         ),
         ("refs/heads/new", None, Some(&new))
     );
-    assert_eq!(world.server.status().active_requests, 0);
+    world.idle().await;
     world.server.stop().await;
 }

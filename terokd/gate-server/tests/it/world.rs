@@ -154,6 +154,18 @@ impl World {
         run(command).await
     }
 
+    /// Waits until no request is under way: a client has its answer a moment before the server is done with it.
+    pub(crate) async fn idle(&self) {
+        let idle = async {
+            while self.server.status().active_requests > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, idle)
+            .await
+            .expect("requests do not end");
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.root.path().join(name)
     }

@@ -9,4 +9,5 @@
 pub mod gates;
 pub mod http;
 pub mod lab;
+pub mod scene;
 pub mod servers;

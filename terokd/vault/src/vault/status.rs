@@ -128,7 +128,7 @@ fn warnings(settings: &Settings, recovery: &VaultRecovery) -> Vec<String> {
     let mut warnings = Vec::new();
     if let Some(path) = &settings.plaintext_passphrase_path {
         warnings.push(format!(
-            "the vault's passphrase is in clear text in `{}`: `terokctl vault seal` or `terokctl vault to-keyring` keeps it safer",
+            "the vault's passphrase is in clear text in `{}`: `terokctl vault to-keyring` moves it, or seal it with `terokctl vault seal` and remove the key",
             path.display()
         ));
     } else if recovery.source == Some(PassphraseSource::Config) {
