@@ -35,7 +35,7 @@ pub(crate) fn refresh(spec: &GateSpec, control: &Control) -> Result<bool, String
     let _lock = lock(cache, control)?;
     let new = sibling(cache, "new");
     crate::make::remove(&new);
-    let cloned = clone(&spec.path, &new, control);
+    let cloned = clone(spec, &new, control);
     let noted = cloned.and_then(|()| {
         layout::write(&new.join(STATE), state.as_bytes()).map_err(|fault| fault.message)
     });
@@ -114,16 +114,17 @@ fn lock(cache: &Path, control: &Control) -> Result<File, String> {
 }
 
 /// A clone with hard links to the gate's objects, which nobody changes. Runs nothing of the repository's.
-fn clone(gate: &Path, target: &Path, control: &Control) -> Result<(), String> {
-    let mut command = host_git::git(&[
+fn clone(spec: &GateSpec, target: &Path, control: &Control) -> Result<(), String> {
+    let arguments = [
         "clone",
         "--quiet",
         "--local",
         "--no-recurse-submodules",
         "--template=",
         "--",
-    ]);
-    command.arg(gate).arg(target);
+    ];
+    let mut command = host_git::git(spec, &arguments);
+    command.arg(&spec.path).arg(target);
     host_git::run(&mut command, LONGEST, control)?;
     // A clone whose HEAD leads nowhere would seed empty workspaces.
     let options = gix::open::Options::isolated().with(gix::sec::Trust::Full);

@@ -9,8 +9,8 @@ use crate::{
 };
 use gix::ObjectId;
 use std::time::Duration;
-use terok_proto::Fault;
 use terok_proto::gate::{GateStalenessInfo, Relation, StalenessErrorKind};
+use terok_proto::{Fault, Kind};
 
 /// Whether there is somebody to ask.
 #[derive(Clone, Copy, Debug)]
@@ -146,9 +146,14 @@ fn look(
             return Ok(report);
         }
         Reach::Refused(fault) => {
-            report.staleness = nothing(wanted, gate, Some(StalenessErrorKind::AuthNotConfigured));
+            // Either the address is no good, or there is no key for it.
+            let kind = match fault.kind {
+                Kind::InvalidUrl => StalenessErrorKind::Unreachable,
+                _ => StalenessErrorKind::AuthNotConfigured,
+            };
+            report.staleness = nothing(wanted, gate, Some(kind));
             report.failure = Some(PollFailure {
-                kind: StalenessErrorKind::AuthNotConfigured,
+                kind,
                 message: fault.message.clone(),
                 retry_after: None,
             });

@@ -1,6 +1,6 @@
 //! The git program at work on a gate of ours: repacking, cloning. It talks to nobody, and runs nothing of the repository's.
 
-use crate::Control;
+use crate::{Control, GateSpec};
 use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -11,7 +11,7 @@ const LOOK: Duration = Duration::from_millis(20);
 const SAID: u64 = 64 * 1024;
 
 /// A git command that sees no configuration but the repository's own, and no hooks.
-pub(crate) fn git(arguments: &[&str]) -> Command {
+pub(crate) fn git(spec: &GateSpec, arguments: &[&str]) -> Command {
     let mut command = Command::new("nice");
     command
         .args(["-n", "5", "git"])
@@ -21,7 +21,7 @@ pub(crate) fn git(arguments: &[&str]) -> Command {
         .args(["-c", "core.fsmonitor=false"])
         .args(arguments)
         .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("PATH", &spec.search_path)
         .env("HOME", "/nonexistent")
         .env("LC_ALL", "C")
         .env("GIT_CONFIG_NOSYSTEM", "1")

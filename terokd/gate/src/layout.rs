@@ -5,6 +5,7 @@
 
 use crate::GateUrl;
 use gix::bstr::ByteSlice;
+use std::ffi::OsString;
 use std::fs::{self, DirBuilder, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -23,6 +24,8 @@ pub struct GateSpec {
     pub default_branch: Option<String>,
     /// Clone that seeds new tasks, if one is wanted.
     pub cache_dir: Option<PathBuf>,
+    /// `PATH` of the git programs that work inside the gate.
+    pub search_path: OsString,
 }
 
 impl GateSpec {

@@ -25,26 +25,27 @@ pub(crate) fn after_sync(spec: &GateSpec, control: &Control) {
     let objects = gate.join("objects");
     let packs = entries(&objects.join("pack"), ".pack");
     if loose_refs(&gate.join("refs"), LOOSE_REFS) > LOOSE_REFS {
-        run(gate, &["pack-refs", "--all", "--prune"], control);
+        run(spec, &["pack-refs", "--all", "--prune"], control);
     }
     if weekly(gate, packs) {
         let done = run(
-            gate,
+            spec,
             &["repack", "--quiet", "-a", "-d", "--keep-unreachable"],
             control,
-        ) && run(gate, &["commit-graph", "write", "--reachable"], control);
+        ) && run(spec, &["commit-graph", "write", "--reachable"], control);
         tracing::debug!(gate = %gate.display(), done, "packed anew");
     } else if packs > PACKS || entries(&objects.join("17"), "") > LOOSE {
         run(
-            gate,
+            spec,
             &["repack", "--quiet", "-d", "--geometric=2", "--write-midx"],
             control,
         );
     }
 }
 
-fn run(gate: &Path, arguments: &[&str], control: &Control) -> bool {
-    let mut command = host_git::git(arguments);
+fn run(spec: &GateSpec, arguments: &[&str], control: &Control) -> bool {
+    let gate = &spec.path;
+    let mut command = host_git::git(spec, arguments);
     command.env("GIT_DIR", gate);
     match host_git::run(&mut command, LONGEST, control) {
         Ok(()) => true,

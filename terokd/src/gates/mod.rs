@@ -23,8 +23,8 @@ use terok_config::env::Environment;
 use terok_config::global::typed::GitBackend;
 use terok_config::id::ProjectId;
 use terok_gate::{
-    CliTransport, Control, GateSpec, GitTransport, GixTransport, HostEnv, Limits, PinnedKey,
-    PromoteRequest, Reach, SyncOptions, SyncReport, Upstream,
+    CliTransport, Control, GateSpec, GateUrl, GitTransport, GixTransport, HostEnv, Limits,
+    PinnedKey, PromoteRequest, Reach, SyncOptions, SyncReport, Upstream,
 };
 use terok_gate_server::Tokens;
 use terok_proto::Method;
@@ -180,7 +180,7 @@ impl Gates {
             auto_apply_lossless: keys.auto_apply_lossless,
             backup_retention_days: u64::from(keys.backup_retention_days),
         };
-        let (spec, transport) = (subject.spec()?, self.transport(&subject));
+        let (spec, transport) = (subject.spec(), self.transport(&subject));
         let control = Control::new()
             .with_token(stop)
             .with_progress(move |at| report(progress_of(at)));
@@ -276,7 +276,7 @@ impl Gates {
     ) -> Result<GateStalenessInfo, Fault> {
         let subject = self.subject(id)?;
         let upstream = self.upstream(&subject, None, false).await;
-        let (spec, transport) = (subject.spec()?, self.transport(&subject));
+        let (spec, transport) = (subject.spec(), self.transport(&subject));
         let control = self.control();
         blocking(move || {
             let limits = Limits::default();
@@ -297,7 +297,7 @@ impl Gates {
     /// # Errors
     /// There is no such project, or it is broken.
     pub async fn last_commit(&self, id: &ProjectId) -> Result<Option<CommitInfo>, Fault> {
-        let spec = self.subject(id)?.spec()?;
+        let spec = self.subject(id)?.spec();
         blocking(move || Ok(terok_gate::last_commit(&spec))).await
     }
 
@@ -311,14 +311,14 @@ impl Gates {
         let known = polling.and_then(|polling| polling.last_known(&subject.path));
         let polled = polling.map(|polling| polling.status(Some(&subject.path)));
         let next = polled.and_then(|states| states.into_iter().next()?.next_poll_at);
-        let spec = subject.spec()?;
+        let spec = subject.spec();
         let facts = blocking(move || Ok(terok_gate::facts(&spec))).await?;
         let known = known.unwrap_or_default();
         Ok(GateStatus {
             enabled: subject.config.gate_enabled,
             exists: facts.exists,
             path: subject.path.to_string_lossy().into_owned(),
-            upstream_url: subject.url()?.map(|url| url.redacted()),
+            upstream_url: subject.config.upstream_url.as_deref().map(redacted),
             staleness: known.staleness,
             last_polled_at: known.last_poll_at,
             next_poll_at: next,
@@ -334,7 +334,7 @@ impl Gates {
     /// # Errors
     /// There is no such project or no gate.
     pub async fn pending(&self, id: &ProjectId) -> Result<Vec<PendingOp>, Fault> {
-        let spec = self.subject(id)?.spec()?;
+        let spec = self.subject(id)?.spec();
         blocking(move || terok_gate::pending(&spec)).await
     }
 
@@ -358,7 +358,7 @@ impl Gates {
     /// # Errors
     /// There is no such project or no gate.
     pub async fn backups(&self, id: &ProjectId) -> Result<Vec<GateBackup>, Fault> {
-        let spec = self.subject(id)?.spec()?;
+        let spec = self.subject(id)?.spec();
         blocking(move || terok_gate::backups(&spec)).await
     }
 
@@ -411,7 +411,7 @@ impl Gates {
             .upstream(&subject, None, false)
             .await
             .unwrap_or_default();
-        let (spec, transport) = (subject.spec()?, self.transport(&subject));
+        let (spec, transport) = (subject.spec(), self.transport(&subject));
         let control = self.control();
         let lock = self.inner.locks.lock(&subject.path).await;
         let rows = blocking(move || {
@@ -450,7 +450,7 @@ impl Gates {
                 subject.config.id
             )));
         };
-        let (spec, transport) = (subject.spec()?, self.transport(&subject));
+        let (spec, transport) = (subject.spec(), self.transport(&subject));
         let progress = cx.clone();
         let control = Control::new()
             .with_token(cx.token().clone())
@@ -549,7 +549,7 @@ impl Gates {
     ) -> Result<T, Fault> {
         self.refuse_while_panicked(what)?;
         let subject = self.subject(id)?;
-        let spec = subject.spec()?;
+        let spec = subject.spec();
         let lock = self.inner.locks.lock(&subject.path).await;
         let control = self.control();
         let changed = blocking(move || change(&spec, &control)).await?;
@@ -565,6 +565,7 @@ impl Gates {
         Ok(Subject {
             path: self.inner.env.normalise(&config.gate_path),
             snapshot: self.inner.registry.snapshot(),
+            search_path: self.inner.env.var("PATH").unwrap_or_default().into(),
             config,
         })
     }
@@ -573,8 +574,7 @@ impl Gates {
     fn refuse_conflicts(&self, subject: &Subject) -> Result<(), Fault> {
         let sharers = self.sharers(&subject.path);
         let own = subject.config.upstream_url.as_deref();
-        let shown =
-            |url: Option<&str>| url.map_or("<not configured>".to_owned(), ToOwned::to_owned);
+        let shown = |url: Option<&str>| url.map_or_else(|| "<not configured>".to_owned(), redacted);
         for (other, url) in sharers
             .iter()
             .filter(|(other, _)| *other != subject.config.id)
@@ -702,7 +702,7 @@ impl Gates {
         let Some(polling) = self.inner.polling.get() else {
             return;
         };
-        let Ok(spec) = subject.spec() else { return };
+        let spec = subject.spec();
         let looked = blocking(move || Ok(terok_gate::compare_with_snapshot(&spec))).await;
         if let Ok(Some(staleness)) = looked {
             let outcome = crate::polling::Outcome {
@@ -722,6 +722,11 @@ impl Gates {
                 .publish(Draft::new(kind).project(project).data(data.clone()));
         }
     }
+}
+
+/// An address as it may be shown: it may hold a password.
+fn redacted(url: &str) -> String {
+    GateUrl::parse(url).map_or_else(|_| terok_gate::clean_message(url), |url| url.redacted())
 }
 
 /// Whether there is somebody to ask.

@@ -64,7 +64,7 @@ impl Gates {
     async fn ask(&self, target: &Target) -> Result<PollReport, Fault> {
         let subject = self.subject(&first(target)?)?;
         let upstream = self.upstream(&subject, None, true).await;
-        let (spec, transport) = (subject.spec()?, self.transport(&subject));
+        let (spec, transport) = (subject.spec(), self.transport(&subject));
         let control = self.control();
         let seconds = subject.snapshot.global.terokd.polling.timeout_seconds;
         let wanted = target.auto_sync.then(|| target.auto_sync_branches.clone());

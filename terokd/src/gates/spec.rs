@@ -2,6 +2,7 @@
 
 use super::Gates;
 use crate::registry::Snapshot;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use terok_config::global::typed::HostKeys;
@@ -16,6 +17,8 @@ pub(super) struct Subject {
     pub(super) snapshot: Arc<Snapshot>,
     /// The gate, symbolic links resolved.
     pub(super) path: PathBuf,
+    /// `PATH` of the daemon.
+    pub(super) search_path: OsString,
 }
 
 impl Subject {
@@ -45,15 +48,17 @@ impl Subject {
     }
 
     /// What the repository is handed, without a way to reach upstream.
-    pub(super) fn spec(&self) -> Result<GateSpec, Fault> {
+    pub(super) fn spec(&self) -> GateSpec {
         let paths = &self.snapshot.paths;
-        Ok(GateSpec {
+        GateSpec {
             path: self.path.clone(),
             base: paths.gate_repos_dir.clone(),
-            upstream_url: self.url()?,
+            // What is inside the gate can be read whatever the address is worth; whoever asks upstream learns it.
+            upstream_url: self.url().ok().flatten(),
             default_branch: self.config.default_branch.clone(),
             cache_dir: Some(paths.clone_cache_dir.join(&self.config.id)),
-        })
+            search_path: self.search_path.clone(),
+        }
     }
 }
 

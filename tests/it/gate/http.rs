@@ -1,6 +1,6 @@
 //! Upstreams over http: credentials of the user's helpers, refusals, half answers.
 
-use super::{alpha, assert_whole, gate, of, refused, sync, visible};
+use super::{alpha, assert_whole, gate, of, project, refused, sync, visible};
 use serde_json::json;
 use terok_tests::http_git::Answer;
 use terok_tests::{HttpGit, Upstream, World};
@@ -159,4 +159,47 @@ fn an_upstream_that_wants_to_be_left_alone_says_for_how_long() {
     http.answer(status(429, Some("3600")));
     let why = refused(&daemon);
     assert!(why.contains("3600"), "{why}");
+}
+
+#[test]
+fn a_conflict_names_both_addresses_without_their_passwords() {
+    let world = World::new();
+    for (id, repository) in [("alpha", "a"), ("beta", "b")] {
+        let url = format!("https://ada:hunter2@forge.example/{repository}.git");
+        let yaml = format!(
+            "{}gate: {{path: {}}}\n",
+            project(&url),
+            world.real("$HOME/shared.git")
+        );
+        world.write(&format!("$CONFIG/projects/{id}/project.yml"), yaml);
+    }
+    let daemon = world.start();
+    let refused = daemon.fails("project.gate.sync", of("alpha"), "gate_conflict");
+    let text = format!("{refused:?}");
+    assert!(!text.contains("hunter2"), "{text}");
+    for part in [
+        "alpha",
+        "beta",
+        "forge.example/a.git",
+        "forge.example/b.git",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn an_address_of_no_use_spoils_only_what_needs_it() {
+    let world = World::new();
+    alpha(&world, "ext::sh -c id");
+    let daemon = world.start();
+    assert_eq!(
+        daemon.ok("project.gate.status", of("alpha"))["exists"],
+        false
+    );
+    assert_eq!(
+        daemon.ok("project.gate.last_commit", of("alpha")),
+        json!(null)
+    );
+    daemon.fails("project.gate.pending", of("alpha"), "gate_missing");
+    daemon.fails("project.gate.sync", of("alpha"), "invalid_url");
 }

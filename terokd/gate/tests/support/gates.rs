@@ -95,6 +95,7 @@ impl World {
             upstream_url: Some(GateUrl::parse(&file_url(&up)).unwrap()),
             default_branch: Some("main".to_owned()),
             cache_dir: None,
+            search_path: std::env::var_os("PATH").unwrap_or_default(),
         };
         Self {
             transport: GixTransport::new(lab.env.clone()),
