@@ -1,5 +1,7 @@
 //! The only place that spawns: every task has a name, is tracked, and is awaited at stop.
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -55,6 +57,14 @@ impl Tasks {
     where
         F: Future + Send + 'static,
         F::Output: Send + 'static,
+    {
+        // Boxed: the runtime's part of a task is large, and so exists once per output, not once per future.
+        self.spawn_boxed(name, future.boxed())
+    }
+
+    fn spawn_boxed<T>(&self, name: &'static str, future: BoxFuture<'static, T>) -> JoinHandle<T>
+    where
+        T: Send + 'static,
     {
         tracing::trace!(task = name, "starting");
         let counted = Counted::new(self, name);

@@ -17,7 +17,7 @@ mod updates;
 
 pub use live::OpCx;
 pub use replay::Replay;
-pub use run::Started;
+pub use run::{Started, Work};
 pub use updates::{LogLine, Update, Updates};
 
 use crate::events::Bus;

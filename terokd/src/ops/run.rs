@@ -5,6 +5,7 @@ use super::{Inner, OpSpec, Ops, Resumable, ended, interrupted};
 use crate::crash;
 use crate::telemetry::panicked;
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 use std::fmt;
@@ -18,6 +19,9 @@ use terok_proto::ops::{Operation, OperationState};
 use terok_proto::{Fault, Kind};
 use tokio::sync::oneshot;
 use tracing::Instrument;
+
+/// What an operation does, and what it answers.
+pub type Work = Box<dyn FnOnce(OpCx) -> BoxFuture<'static, Result<Value, Fault>> + Send>;
 
 type Answer = Result<Box<RawValue>, Fault>;
 
@@ -104,7 +108,7 @@ impl Ops {
             operation,
             spec.resumable,
             Some(spec.params),
-            work,
+            Box::new(move |cx| work(cx).boxed()),
         )
         .await
     }
@@ -119,23 +123,20 @@ impl Ops {
         Fut: Future<Output = Result<Value, Fault>> + Send + 'static,
     {
         tracing::info!(operation = left.id, method = left.method, "resuming");
+        let work = Box::new(move |cx| work(cx).boxed());
         self.spawn("resumed operation", left.operation, true, None, work)
             .await
     }
 
     /// Everything from the record on happens in the task: a caller that leaves leaves nothing half started.
-    async fn spawn<F, Fut>(
+    async fn spawn(
         &self,
         name: &'static str,
         operation: Operation,
         resumable: bool,
         record: Option<Value>,
-        work: F,
-    ) -> Result<Started, Fault>
-    where
-        F: FnOnce(OpCx) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<Value, Fault>> + Send + 'static,
-    {
+        work: Work,
+    ) -> Result<Started, Fault> {
         let inner = Arc::clone(&self.inner);
         let active = Active::new(&inner)?;
         let id = operation.id.clone();
@@ -182,11 +183,7 @@ impl Inner {
     }
 
     /// Runs the work until it ends or is taken away. No end means that it goes on under the next daemon.
-    async fn see_through<F, Fut>(&self, live: &Arc<Live>, work: F) -> (Option<Operation>, Answer)
-    where
-        F: FnOnce(OpCx) -> Fut,
-        Fut: Future<Output = Result<Value, Fault>>,
-    {
+    async fn see_through(&self, live: &Arc<Live>, work: Work) -> (Option<Operation>, Answer) {
         let cx = OpCx::new(Arc::clone(live), self.journal.clone());
         let work = AssertUnwindSafe(async move { work(cx).await }).catch_unwind();
         let store = async |progress| {

@@ -2,13 +2,15 @@
 //! the mapping of faults. Handlers see typed parameters and answer typed results.
 
 use crate::daemon::Daemon;
-use crate::ops::{OpCx, OpSpec};
+use crate::ops::{OpCx, OpSpec, Ops, Work};
 use crate::telemetry::panicked;
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use jsonrpsee::core::server::{Extensions, Methods, RpcModule};
 use jsonrpsee::types::{ErrorObjectOwned, Params};
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
+use std::borrow::Cow;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -21,6 +23,12 @@ use tracing::Instrument;
 
 /// A JSON text that goes to the wire as it is.
 pub type Raw = Box<RawValue>;
+
+/// An answer under way. Boxed, so that the layer is compiled once and not once per method: that was a third of the
+/// program.
+type Answering = BoxFuture<'static, Result<Raw, Fault>>;
+/// From parameters to what answers them.
+type Prepare = dyn Fn(&Call, &Params<'_>) -> Result<(Common, Answering), Fault> + Send + Sync;
 
 /// Fires when the client withdraws a call (`$/cancelRequest`); travels in the call's extensions.
 #[derive(Clone, Debug, Default)]
@@ -77,24 +85,13 @@ impl Registrar {
     pub fn raw<M, F, Fut>(&mut self, handler: F)
     where
         M: Method,
-        F: Fn(Arc<Daemon>, M) -> Fut + Clone + Send + Sync + 'static,
+        F: Fn(Arc<Daemon>, M) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Raw, Fault>> + Send + 'static,
     {
-        self.register::<M, _, _>(move |call, params| {
-            let handler = handler.clone();
-            async move {
-                let (params, common) = decode::<M>(&params)?;
-                if M::INFO.access == Access::Read {
-                    return tokio::select! {
-                        biased;
-                        answer = handler(Arc::clone(&call.daemon), params) => answer,
-                        () = call.withdrawn.0.cancelled() => Err(withdrawn()),
-                    };
-                }
-                // What changes something goes on when the client goes away.
-                call.once(common, handler(Arc::clone(&call.daemon), params))
-                    .await
-            }
+        self.register(&M::INFO, move |call, params| {
+            let (params, common) = decode::<M>(params)?;
+            let answer = handler(Arc::clone(&call.daemon), params).boxed();
+            Ok((common, answer))
         });
     }
 
@@ -105,57 +102,70 @@ impl Registrar {
         F: Fn(Arc<Daemon>, OpCx, M) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Result<M::Result, Fault>> + Send + 'static,
     {
-        self.register::<M, _, _>(move |call, params| {
-            let handler = handler.clone();
-            async move {
-                let (params, common) = decode::<M>(&params)?;
-                let daemon = Arc::clone(&call.daemon);
-                let detach = common.detach;
-                let withdrawn = call.withdrawn.clone();
-                let run = async move {
-                    let spec = describe(&params);
-                    let ops = daemon.ops.clone();
-                    let started = ops
-                        .start(spec, move |cx| async move {
-                            let result = handler(daemon, cx, params).await?;
-                            serde_json::to_value(result).map_err(|e| Fault::internal(e.to_string()))
-                        })
-                        .await?;
-                    if detach {
-                        return to_raw(&Detached {
-                            operation_id: started.id,
-                        });
-                    }
-                    let id = started.id.clone();
-                    let mut done = std::pin::pin!(started.done);
-                    tokio::select! {
-                        answer = &mut done => answer,
-                        () = withdrawn.0.cancelled() => {
-                            ops.cancel(&id).await?;
-                            done.await
-                        }
-                    }
-                };
-                call.once(common, run).await
-            }
+        self.register(&M::INFO, move |call, params| {
+            let (params, common) = decode::<M>(params)?;
+            let spec = describe(&params);
+            let (daemon, handler) = (Arc::clone(&call.daemon), handler.clone());
+            let work = Box::new(move |cx| {
+                async move {
+                    let result = handler(daemon, cx, params).await?;
+                    serde_json::to_value(result).map_err(|e| Fault::internal(e.to_string()))
+                }
+                .boxed()
+            });
+            let run = operate(
+                call.daemon.ops.clone(),
+                spec,
+                work,
+                common.detach,
+                call.withdrawn.clone(),
+            );
+            Ok((common, run.boxed()))
         });
     }
 
-    fn register<M, F, Fut>(&mut self, run: F)
+    fn register<P>(&mut self, info: &'static MethodInfo, prepare: P)
     where
-        M: Method,
-        F: Fn(Call, Params<'static>) -> Fut + Clone + Send + Sync + 'static,
-        Fut: Future<Output = Result<Raw, Fault>> + Send + 'static,
+        P: Fn(&Call, &Params<'_>) -> Result<(Common, Answering), Fault> + Send + Sync + 'static,
     {
-        self.note::<M>();
+        self.registered.push(info);
+        self.register_prepared(info, Arc::new(prepare));
+    }
+
+    fn register_prepared(&mut self, info: &'static MethodInfo, prepare: Arc<Prepare>) {
         let index = self.registered.len() - 1;
         self.module
-            .register_async_method(M::INFO.name, move |params, daemon, extensions| {
-                let call = Call::new(Arc::clone(&daemon), &M::INFO, &extensions);
-                let answer = run(call, params);
-                guarded(daemon, &M::INFO, index, answer)
+            .register_async_method(info.name, move |params, daemon, extensions| {
+                let call = Call::new(Arc::clone(&daemon), info, &extensions);
+                let answer = call.answer(Arc::clone(&prepare), params);
+                guarded(daemon, info, index, answer)
             })
             .expect("method names are unique: a test of the table proves it");
+    }
+}
+
+/// Runs an operation until it has ended, or only begun if the caller does not want to wait.
+async fn operate(
+    ops: Ops,
+    spec: OpSpec,
+    work: Work,
+    detach: bool,
+    withdrawn: Withdrawn,
+) -> Result<Raw, Fault> {
+    let started = ops.start(spec, work).await?;
+    if detach {
+        return to_raw(&Detached {
+            operation_id: started.id,
+        });
+    }
+    let id = started.id.clone();
+    let mut done = std::pin::pin!(started.done);
+    tokio::select! {
+        answer = &mut done => answer,
+        () = withdrawn.0.cancelled() => {
+            ops.cancel(&id).await?;
+            done.await
+        }
     }
 }
 
@@ -177,11 +187,21 @@ impl Call {
         }
     }
 
+    async fn answer(self, prepare: Arc<Prepare>, params: Params<'static>) -> Result<Raw, Fault> {
+        let (common, answer) = prepare(&self, &params)?;
+        if self.info.access == Access::Read {
+            return tokio::select! {
+                biased;
+                answer = answer => answer,
+                () = self.withdrawn.0.cancelled() => Err(withdrawn()),
+            };
+        }
+        // What changes something goes on when the client goes away.
+        self.once(common, answer).await
+    }
+
     /// Runs a change once per `request_id`, apart from the connection that asked for it.
-    async fn once<Fut>(&self, common: Common, change: Fut) -> Result<Raw, Fault>
-    where
-        Fut: Future<Output = Result<Raw, Fault>> + Send + 'static,
-    {
+    async fn once(&self, common: Common, change: Answering) -> Result<Raw, Fault> {
         if self.daemon.is_stopping() && self.info.name != "daemon.shutdown" {
             return Err(Fault::new(
                 Kind::ShuttingDown,
@@ -226,21 +246,23 @@ struct Common {
 
 /// Takes the parameters apart: the method's own, typed, and those of the layer.
 fn decode<M: Method>(params: &Params<'_>) -> Result<(M, Common), Fault> {
-    let text = params
-        .as_str()
-        .map_or("{}", |text| if text.trim() == "null" { "{}" } else { text });
-    if M::INFO.access == Access::Read || !text.trim_start().starts_with('{') {
-        let own = serde_json::from_str(text).map_err(|e| invalid_params(&M::INFO, &e))?;
-        return Ok((
-            own,
-            Common {
-                fingerprint: text.to_owned(),
-                ..Common::default()
-            },
-        ));
+    let (own, common) = split(&M::INFO, params.as_str().unwrap_or("{}"))?;
+    let own = serde_json::from_str(&own).map_err(|e| invalid_params(&M::INFO, &e))?;
+    Ok((own, common))
+}
+
+/// The text of a method's own parameters, and those of the layer.
+fn split<'a>(info: &MethodInfo, text: &'a str) -> Result<(Cow<'a, str>, Common), Fault> {
+    let text = if text.trim() == "null" { "{}" } else { text };
+    if info.access == Access::Read || !text.trim_start().starts_with('{') {
+        let common = Common {
+            fingerprint: text.to_owned(),
+            ..Common::default()
+        };
+        return Ok((Cow::Borrowed(text), common));
     }
     let mut all: Map<String, Value> =
-        serde_json::from_str(text).map_err(|e| invalid_params(&M::INFO, &e))?;
+        serde_json::from_str(text).map_err(|e| invalid_params(info, &e))?;
     let mut common = Common::default();
     match all.remove("request_id") {
         None | Some(Value::Null) => {}
@@ -252,7 +274,7 @@ fn decode<M: Method>(params: &Params<'_>) -> Result<(M, Common), Fault> {
             ));
         }
     }
-    if M::INFO.access == Access::Operation {
+    if info.access == Access::Operation {
         match all.remove("detach") {
             None | Some(Value::Null) => {}
             Some(Value::Bool(detach)) => common.detach = detach,
@@ -264,12 +286,11 @@ fn decode<M: Method>(params: &Params<'_>) -> Result<(M, Common), Fault> {
             }
         }
     }
+    let own = Value::Object(all).to_string();
     if common.request_id.is_some() {
-        common.fingerprint = format!("{} {}", common.detach, Value::Object(all.clone()));
+        common.fingerprint = format!("{} {own}", common.detach);
     }
-    let own =
-        serde_json::from_value(Value::Object(all)).map_err(|e| invalid_params(&M::INFO, &e))?;
-    Ok((own, common))
+    Ok((Cow::Owned(own), common))
 }
 
 pub(super) fn invalid_params(info: &MethodInfo, error: &serde_json::Error) -> Fault {
