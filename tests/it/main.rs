@@ -11,6 +11,7 @@ mod gates_killed;
 mod layout;
 mod lifecycle;
 mod ops;
+mod polling;
 mod projects;
 mod reference;
 mod secrets;

@@ -15,6 +15,7 @@ pub mod programs;
 pub mod proxy;
 pub mod schema;
 pub mod sshd;
+pub mod tls;
 pub mod transport;
 pub mod upstream;
 pub mod world;
@@ -27,6 +28,7 @@ pub use hold::Hold;
 pub use http_git::HttpGit;
 pub use proxy::Proxy;
 pub use sshd::Sshd;
+pub use tls::Tls;
 pub use upstream::Upstream;
 pub use world::World;
 

@@ -3,7 +3,7 @@
 use super::{alpha, assert_whole, gate, of, project, refused, sync, visible};
 use serde_json::json;
 use terok_tests::http_git::Answer;
-use terok_tests::{HttpGit, Upstream, World};
+use terok_tests::{HttpGit, Tls, Upstream, World};
 
 fn status(code: u16, retry_after: Option<&str>) -> Answer {
     Answer::Status {
@@ -159,6 +159,44 @@ fn an_upstream_that_wants_to_be_left_alone_says_for_how_long() {
     http.answer(status(429, Some("3600")));
     let why = refused(&daemon);
     assert!(why.contains("3600"), "{why}");
+}
+
+#[test]
+fn https_needs_a_certificate_that_the_user_trusts() {
+    both(|world| {
+        let Some(up) = Upstream::new(&world, "up") else {
+            return;
+        };
+        let http = HttpGit::start(&world, up.base()).unwrap();
+        let Some(tls) = Tls::before(&world, &http.address().to_string()) else {
+            return;
+        };
+        alpha(&world, &format!("https://{}/{}", tls.address(), up.name()));
+        let daemon = world.start();
+        let why = refused(&daemon);
+        assert!(why.contains("certificate"), "{why}");
+        assert_eq!(http.requests(), Vec::<String>::new());
+        let trusted = tls.certificate().display();
+        world.write(
+            "$HOME/.gitconfig",
+            format!("[http]\n  sslCAInfo = {trusted}\n"),
+        );
+        assert_eq!(sync(&daemon)["created"], true);
+        let gate = gate(&world, "alpha");
+        assert_eq!(visible(&gate), visible(&up));
+        up.commit("main", "more");
+        let compared = daemon.ok("project.gate.compare_vs_upstream", of("alpha"));
+        assert_eq!(compared["relation"], "behind", "{compared}");
+        sync(&daemon);
+        gate.branch("agent/fix", "main");
+        let fix = gate.commit("agent/fix", "fix");
+        daemon.ok(
+            "project.gate.promote",
+            json!({"project_id": "alpha", "branch": "agent/fix"}),
+        );
+        assert_eq!(up.head("agent/fix"), fix);
+        assert_whole(&gate);
+    });
 }
 
 #[test]
