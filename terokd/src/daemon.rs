@@ -11,7 +11,7 @@ use crate::rpc::metrics::{Gauges, Metrics};
 use crate::socket::{self, Bound, Busy, Limits};
 use crate::store::Store;
 use crate::tasks::Tasks;
-use crate::{panic, project, rpc, systemd, vault};
+use crate::{memory, panic, project, rpc, systemd, vault};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,6 +28,8 @@ use tokio::sync::watch;
 
 /// How long operations may take to finish when nobody says otherwise.
 const DRAIN: Duration = Duration::from_secs(10);
+/// What the start sets going (vault, gate server, first polls) is over by then.
+const SETTLED: Duration = Duration::from_secs(3);
 
 /// Why the daemon could not start.
 #[derive(Debug, thiserror::Error)]
@@ -235,6 +237,16 @@ impl Daemon {
                 .spawn("watchdog", Arc::clone(self).feed_watchdog(every));
         }
         self.tasks.spawn("status", Arc::clone(self).keep_status());
+        let stopping = self.tasks.stopping().clone();
+        self.tasks.spawn("start's memory", async move {
+            if stopping
+                .run_until_cancelled(tokio::time::sleep(SETTLED))
+                .await
+                .is_some()
+            {
+                memory::give_back();
+            }
+        });
         let counts = self.counts();
         tracing::info!(
             socket = %path.display(),

@@ -11,6 +11,7 @@ pub mod fs;
 pub mod gates;
 pub mod git;
 pub mod keys;
+pub mod memory;
 pub mod ops;
 pub mod panic;
 pub mod polling;

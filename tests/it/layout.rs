@@ -26,8 +26,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     (
         "daemon",
         &[
-            "events", "gates", "keys", "ops", "panic", "polling", "project", "registry", "rpc",
-            "socket", "store", "systemd", "tasks", "vault",
+            "events", "gates", "keys", "memory", "ops", "panic", "polling", "project", "registry",
+            "rpc", "socket", "store", "systemd", "tasks", "vault",
         ],
     ),
     // The wire. `daemon` is the state that handlers are given.
@@ -68,6 +68,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("ops", &["crash", "events", "store", "tasks", "telemetry"]),
     ("registry", &["events", "fs", "git", "tasks"]),
     // The machine: nothing above it.
+    ("memory", &[]),
     ("events", &[]),
     ("store", &[]),
     ("git", &["fs"]),
