@@ -156,6 +156,8 @@ fn no_secret_is_in_any_log_event_file_or_environment() {
     );
     needles.assert_absent("an error", format!("{refused:?}").as_bytes());
     daemon.ok("vault.unlock", json!({"passphrase": VAULT_PASSPHRASE}));
+    let locked = daemon.proc_status("VmLck").unwrap_or_default();
+    assert!(locked > 0, "the database's key could be swapped out");
     daemon.ok("project.provision_ssh_key", json!({"project_id": "orion"}));
     let listed = daemon.ok("vault.list_ssh_keys", json!({}));
     assert!(

@@ -166,6 +166,26 @@ fn another_host_key_stops_everything_until_a_human_looks() {
 }
 
 #[test]
+fn who_wants_strict_host_keys_pins_them_himself() {
+    let world = World::new().file("$CONFIG/terokd.yml", "ssh: {host_keys: strict}\n");
+    let (Some(up), Some(sshd)) = (Upstream::new(&world, "up"), Sshd::start(&world)) else {
+        return;
+    };
+    alpha(&world, &sshd.url(&up));
+    let daemon = world.start();
+    daemon.ok("vault.provision", json!({"tier": "config"}));
+    sshd.accept(&mint(&daemon));
+    let why = refused(&daemon);
+    assert!(why.contains("host key"), "{why}");
+    let pins = world.path("$DATA/sandbox/gate/.known_hosts");
+    let known = std::fs::read_to_string(&pins).unwrap_or_default();
+    assert!(!known.contains("127.0.0.1"), "nothing is pinned: {known}");
+    world.write("$DATA/sandbox/gate/.known_hosts", sshd.host_line());
+    sync(&daemon);
+    assert_eq!(visible(&gate(&world, "alpha")), visible(&up));
+}
+
+#[test]
 fn a_locked_vault_is_no_missing_key() {
     let Some((world, up, sshd, daemon)) = lab() else {
         return;
