@@ -10,6 +10,7 @@ pub mod daemon;
 pub mod error;
 pub mod events;
 pub mod gate;
+pub mod image;
 pub mod method;
 pub mod methods;
 pub mod openrpc;

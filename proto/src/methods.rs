@@ -4,6 +4,7 @@
 use crate::config::{Problem, ProjectConfig, ResolvedConfig, Scope};
 use crate::daemon::{DaemonPaths, DaemonStatus, Object, PanicStatus, ProjectCounts};
 use crate::gate as g;
+use crate::image as i;
 use crate::method::methods;
 use crate::ops::{Operation, OperationState};
 use crate::panic::PanicResult;
@@ -117,16 +118,16 @@ methods! {
     Read ProjectImageExists "project_image_exists" {
         /// Project id
         project_id: String;
-    } -> bool, [InvalidProjectId, ProjectNotFound, PodmanUnavailable], r#"{"project_id": "orion"}"#;
+    } -> bool, [InvalidProjectId, PodmanUnavailable, PodmanTimeout, PodmanError], r#"{"project_id": "orion"}"#;
 
     /// Lists terok's images
     Read ListImages "list_images" {;
         /// Only images of this project
         project_id: String
-    } -> Vec<s::ImageInfo>, [InvalidProjectId, ProjectNotFound, PodmanUnavailable], "{}";
+    } -> Vec<i::ImageInfo>, [InvalidProjectId, PodmanUnavailable, PodmanTimeout, PodmanError], "{}";
 
     /// Lists terok's images that nothing needs any more
-    Read FindOrphanedImages "find_orphaned_images" {;} -> Vec<s::ImageInfo>, [PodmanUnavailable], "{}";
+    Read FindOrphanedImages "find_orphaned_images" {;} -> Vec<i::ImageInfo>, [PodmanUnavailable, PodmanTimeout, PodmanError], "{}";
 
     /// Removes images
     Operation RemoveImages "remove_images" {
@@ -134,13 +135,13 @@ methods! {
         images: Vec<Value>;
         /// Only say what would be removed
         dry_run: bool
-    } -> Object, [PodmanUnavailable], r#"{"images": [], "dry_run": true}"#;
+    } -> i::CleanupResult, [InvalidArgument, Panicked, PodmanUnavailable, PodmanTimeout, PodmanError], r#"{"images": [], "dry_run": true}"#;
 
     /// Finds and removes orphaned images
     Operation CleanupImages "cleanup_images" {;
         /// Only say what would be removed
         dry_run: bool
-    } -> Object, [PodmanUnavailable], r#"{"dry_run": true}"#;
+    } -> i::CleanupResult, [Panicked, PodmanUnavailable, PodmanTimeout, PodmanError], r#"{"dry_run": true}"#;
 
     /// Cuts every task container off the network and stops vault and gate
     Mutate ExecutePanic "execute_panic" {;
@@ -351,7 +352,7 @@ methods! {
     Mutate ProjectGenerateDockerfiles "project.generate_dockerfiles" {
         /// Project id
         project_id: String;
-    } -> Object, [InvalidProjectId, ProjectNotFound, InvalidConfig, PodmanUnavailable], r#"{"project_id": "orion"}"#;
+    } -> i::GeneratedDockerfiles, [InvalidProjectId, ProjectNotFound, InvalidConfig, UnknownAgent, ProjectBusy, StorageError], r#"{"project_id": "orion"}"#;
 
     /// Builds the project's images
     Operation ProjectBuildImages "project.build_images" {
@@ -367,7 +368,7 @@ methods! {
         agents: String,
         /// Only what is stale
         rebuild_stale: bool
-    } -> Object, [InvalidProjectId, ProjectNotFound, InvalidConfig, PodmanUnavailable], r#"{"project_id": "orion"}"#;
+    } -> i::BuildResult, [InvalidProjectId, ProjectNotFound, InvalidConfig, UnknownAgent, ProjectBusy, StorageError, BuildFailed, PodmanUnavailable, PodmanTimeout, PodmanError], r#"{"project_id": "orion"}"#;
 
     /// Answers the project's SSH key, minting one if it has none
     Mutate ProjectProvisionSshKey "project.provision_ssh_key" {

@@ -140,6 +140,18 @@ pub struct ProjectState {
     pub images_old: bool,
     /// Stale layers among `l0`, `l1`, `l2`.
     pub stale_layers: Vec<String>,
+    /// Layers to rebuild: the stale ones and those above them.
+    #[serde(default)]
+    pub rebuild_set: Vec<String>,
+    /// Layers that do not exist.
+    #[serde(default)]
+    pub missing_layers: Vec<String>,
+    /// Agents in the project image; null if there is none or it does not say.
+    #[serde(default)]
+    pub agents_installed: Option<Vec<String>>,
+    /// Agents that the configuration selects; null if the selection is not valid.
+    #[serde(default)]
+    pub agents_configured: Option<Vec<String>>,
     /// The vault has a key for the project; null while that cannot be known.
     pub ssh: Option<bool>,
     /// The vault is locked.

@@ -1,27 +1,10 @@
 //! Disk footprint.
 
 use crate::error::ErrorObject;
+use crate::image::ImageInfo;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use std::collections::BTreeMap;
-
-/// One container image that terok made.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct ImageInfo {
-    /// Repository, or `<none>`.
-    pub repository: String,
-    /// Tag, or `<none>`.
-    pub tag: String,
-    /// Image id.
-    pub image_id: String,
-    /// Size for humans.
-    pub size: String,
-    /// Size.
-    pub size_bytes: u64,
-    /// When it was built.
-    pub created: String,
-}
 
 /// Footprint of one task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -122,7 +105,7 @@ pub struct StorageOverview {
     /// Gates, by path.
     pub gates: Vec<GateStorage>,
     /// Base images that no project uses.
-    pub unused_base_images: Vec<Value>,
+    pub unused_base_images: Vec<ImageInfo>,
     /// Sum over global images.
     pub global_images_bytes: u64,
     /// Sum over shared mounts.
