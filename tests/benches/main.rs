@@ -1,4 +1,4 @@
-//! Measurements of the release build: `terok-bench [--json FILE]`, one line each.
+//! Measurements of the release build: `terok-bench [--json FILE] [PART…]`, one line each.
 //!
 //! Ratios compare things measured in the same run on the same machine; absolute figures say what a user feels.
 //! Nothing here fails a build: wall-clock limits flake, trends do not.
@@ -92,26 +92,36 @@ fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
+/// What can be measured by itself.
+const PARTS: &[(&str, fn() -> Vec<Measurement>)] = &[
+    ("calls", calls::measure),
+    ("latency", latency::measure),
+    ("idle", idle::measure),
+    ("gates", gates::measure),
+    ("polling", gates::measure_polling),
+];
+
 fn main() -> std::io::Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let mut file = None;
+    let (mut file, mut wanted) = (None, Vec::new());
     while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "--json" => file = arguments.next(),
-            other => {
-                return Err(std::io::Error::other(format!(
-                    "unknown argument `{other}`; usage: terok-bench [--json FILE]"
-                )));
-            }
+        if argument == "--json" {
+            file = arguments.next();
+        } else if PARTS.iter().any(|(name, _)| *name == argument) {
+            wanted.push(argument);
+        } else {
+            let parts: Vec<&str> = PARTS.iter().map(|(name, _)| *name).collect();
+            return Err(std::io::Error::other(format!(
+                "unknown argument `{argument}`; usage: terok-bench [--json FILE] [{}]…",
+                parts.join("|")
+            )));
         }
     }
     let mut all = Vec::new();
-    for part in [
-        calls::measure,
-        latency::measure,
-        idle::measure,
-        gates::measure,
-    ] {
+    for (name, part) in PARTS {
+        if !wanted.is_empty() && !wanted.iter().any(|wanted| wanted == name) {
+            continue;
+        }
         for measurement in part() {
             writeln!(std::io::stdout(), "{}", measurement.line())?;
             all.push(measurement);

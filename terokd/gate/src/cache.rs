@@ -116,6 +116,9 @@ fn lock(cache: &Path, control: &Control) -> Result<File, String> {
 /// A clone with hard links to the gate's objects, which nobody changes. Runs nothing of the repository's.
 fn clone(spec: &GateSpec, target: &Path, control: &Control) -> Result<(), String> {
     let arguments = [
+        "-c",
+        // As many as there are processors.
+        "checkout.workers=0",
         "clone",
         "--quiet",
         "--local",

@@ -111,34 +111,28 @@ fn look(
     let wanted = branch
         .map(str::to_owned)
         .or_else(|| spec.default_branch.clone());
-    let repository = layout::open(&spec.path).ok();
-    let refs = match &repository {
-        Some(repository) => Refs::read(repository).unwrap_or_default(),
-        None => Refs::default(),
-    };
+    let gate = Heads::of(spec);
     // Without a name the branch is upstream's default, which only upstream knows; a gate without one has its own.
     let wanted = match (wanted, reach) {
-        (None, Reach::None) => repository.as_ref().and_then(crate::head::branch),
-        (wanted, _) => wanted,
-    };
-    let head_of = |branch: &Option<String>| {
-        branch
+        (None, Reach::None) => layout::open(&spec.path)
+            .ok()
             .as_ref()
-            .and_then(|branch| refs.heads.get(branch).copied())
+            .and_then(crate::head::branch),
+        (wanted, _) => wanted,
     };
     if wanted.is_none() && matches!(reach, Reach::None) {
         report.staleness = nothing(None, None, Some(StalenessErrorKind::NoBranch));
         return Ok(report);
     }
-    if repository.is_none() {
+    let Some(heads) = gate else {
         report.staleness = nothing(wanted, None, Some(StalenessErrorKind::GateMissing));
         return Ok(report);
-    }
-    if wanted.is_some() && head_of(&wanted).is_none() {
+    };
+    let gate = wanted.as_deref().and_then(|branch| heads.get(branch));
+    if wanted.is_some() && gate.is_none() {
         report.staleness = nothing(wanted, None, Some(StalenessErrorKind::BranchMissingInGate));
         return Ok(report);
     }
-    let gate = head_of(&wanted);
     let upstream = match reach {
         Reach::Upstream(upstream) => upstream,
         Reach::None => {
@@ -187,13 +181,14 @@ fn look(
         }
     };
     if let Some(branches) = auto_sync {
+        let refs = Refs::read_store(&heads.0).unwrap_or_default();
         report.changed = changed(&refs, &remote, &advertised, branches);
     }
     let Some(branch) = wanted.or(remote.head.clone()) else {
         report.staleness = nothing(None, None, Some(StalenessErrorKind::NoBranch));
         return Ok(report);
     };
-    let Some(gate) = refs.heads.get(&branch).copied() else {
+    let Some(gate) = heads.get(&branch) else {
         report.staleness = nothing(
             Some(branch),
             None,
@@ -209,9 +204,34 @@ fn look(
         );
         return Ok(report);
     };
-    let repository = fetch_for_counts(spec, transport, upstream, &branch, theirs, limits, control)?;
-    report.staleness = related(&repository, &branch, gate, theirs);
+    report.staleness = if gate == theirs {
+        equal(&branch, gate)
+    } else {
+        let repository =
+            fetch_for_counts(spec, transport, upstream, &branch, theirs, limits, control)?;
+        related(&repository, &branch, gate, theirs)
+    };
     Ok(report)
+}
+
+/// The heads of a gate, looked up one by one: most polls need no more of it.
+struct Heads(gix::refs::file::Store);
+
+impl Heads {
+    fn of(spec: &GateSpec) -> Option<Self> {
+        layout::looks_like_bare_gate(&spec.path).then(|| {
+            Self(gix::refs::file::Store::at(
+                spec.path.clone(),
+                gix::hash::Kind::Sha1,
+            ))
+        })
+    }
+
+    fn get(&self, branch: &str) -> Option<ObjectId> {
+        let name = format!("{HEADS}{branch}");
+        let found = self.0.try_find(name.as_str()).ok().flatten()?;
+        found.target.try_id().map(ToOwned::to_owned)
+    }
 }
 
 /// What one look has to ask for: a head's own name, or all heads where that is not enough.
@@ -298,13 +318,11 @@ fn related(
     gate: ObjectId,
     upstream: ObjectId,
 ) -> GateStalenessInfo {
+    if gate == upstream {
+        return equal(branch, gate);
+    }
     let mut info = nothing(Some(branch.to_owned()), Some(gate), None);
     info.upstream_head = Some(upstream.to_string());
-    if gate == upstream {
-        info.relation = Relation::Equal;
-        (info.commits_behind, info.commits_ahead) = (Some(0), Some(0));
-        return info;
-    }
     info.is_stale = true;
     if !is_commit(repository, upstream) || !is_commit(repository, gate) {
         return info;
@@ -318,6 +336,14 @@ fn related(
     };
     info.commits_behind = count(repository, upstream, &[gate]).ok();
     info.commits_ahead = count(repository, gate, &[upstream]).ok();
+    info
+}
+
+fn equal(branch: &str, head: ObjectId) -> GateStalenessInfo {
+    let mut info = nothing(Some(branch.to_owned()), Some(head), None);
+    info.upstream_head = Some(head.to_string());
+    info.relation = Relation::Equal;
+    (info.commits_behind, info.commits_ahead) = (Some(0), Some(0));
     info
 }
 

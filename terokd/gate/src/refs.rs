@@ -46,30 +46,31 @@ pub(crate) struct Refs {
 
 impl Refs {
     pub(crate) fn read(repository: &gix::Repository) -> Result<Self, Fault> {
+        Self::read_store(&repository.refs)
+    }
+
+    /// The same without the repository around them.
+    pub(crate) fn read_store(store: &gix::refs::file::Store) -> Result<Self, Fault> {
         let mut refs = Self::default();
-        let platform = repository
-            .references()
-            .map_err(|error| unreadable(repository, &error))?;
-        let all = platform
-            .all()
-            .map_err(|error| unreadable(repository, &error))?;
+        let dir = store.git_dir();
+        let platform = store.iter().map_err(|error| unreadable(dir, &error))?;
+        let all = platform.all().map_err(|error| unreadable(dir, &error))?;
         for reference in all {
             let reference = match reference {
                 Ok(reference) => reference,
                 Err(error) => {
                     // What is gone was removed while we looked.
                     if !error.is_not_found() {
-                        let torn = torn(repository.git_dir(), &error)
-                            .ok_or_else(|| unreadable(repository, &error))?;
+                        let torn = torn(dir, &error).ok_or_else(|| unreadable(dir, &error))?;
                         refs.torn.insert(torn);
                     }
                     continue;
                 }
             };
-            let Ok(name) = reference.name().as_bstr().to_str() else {
+            let Ok(name) = reference.name.as_bstr().to_str() else {
                 continue;
             };
-            let Some(id) = reference.target().try_id().map(ToOwned::to_owned) else {
+            let Some(id) = reference.target.try_id().map(ToOwned::to_owned) else {
                 refs.symbolic.insert(name.to_owned());
                 continue;
             };
@@ -428,13 +429,13 @@ fn full_name(name: &str) -> Result<FullName, Fault> {
         .map_err(|_| Fault::new(Kind::GitError, format!("`{name}` is no ref that git takes")))
 }
 
-fn unreadable(repository: &gix::Repository, error: &dyn std::fmt::Display) -> Fault {
+fn unreadable(git_dir: &Path, error: &dyn std::fmt::Display) -> Fault {
     Fault::new(
         Kind::GateCorrupt,
         format!(
             "the refs of `{}` cannot be read: {error}",
-            repository.git_dir().display()
+            git_dir.display()
         ),
     )
-    .with("path", repository.git_dir().to_string_lossy())
+    .with("path", git_dir.to_string_lossy())
 }

@@ -1,9 +1,10 @@
 //! What is remembered of each gate over a restart, so that nobody hears old news and nothing is tried too soon.
 
 use crate::store::Store;
-use sqlx::Row as _;
-use std::collections::HashMap;
+use sqlx::{Connection as _, Row as _, SqliteConnection};
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use terok_proto::Fault;
 use terok_proto::gate::{GateStalenessInfo, StalenessErrorKind};
 
@@ -34,11 +35,16 @@ pub struct Row {
 #[derive(Clone, Debug)]
 pub(super) struct Memory {
     store: Store,
+    /// What is to be written, by gate.
+    waiting: Arc<Mutex<BTreeMap<PathBuf, Row>>>,
 }
 
 impl Memory {
     pub(super) fn new(store: Store) -> Self {
-        Self { store }
+        Self {
+            store,
+            waiting: Arc::default(),
+        }
     }
 
     pub(super) async fn load(&self) -> Result<HashMap<PathBuf, Row>, Fault> {
@@ -72,37 +78,28 @@ impl Memory {
             .collect())
     }
 
+    /// Many polls end at the same time: whoever writes first writes for all who wait.
     pub(super) async fn save(&self, gate: &Path, row: &Row) -> Result<(), Fault> {
-        let kind = row
-            .last_error_kind
-            .and_then(|kind| serde_json::to_value(kind).ok())
-            .and_then(|kind| kind.as_str().map(str::to_owned));
-        let staleness = row
-            .staleness
-            .as_ref()
-            .and_then(|staleness| serde_json::to_string(staleness).ok());
+        self.waiting().insert(gate.to_owned(), row.clone());
         let mut writer = self.store.writer().await;
-        sqlx::query(
-            "INSERT OR REPLACE INTO gate_polls (gate_path, last_poll_at, last_success_at, failures, last_error, \
-             last_error_kind, notified_head, staleness, last_sync_at, last_sync_error) VALUES (?,?,?,?,?,?,?,?,?,?)",
-        )
-        .bind(gate.to_string_lossy().into_owned())
-        .bind(&row.last_poll_at)
-        .bind(&row.last_success_at)
-        .bind(i64::from(row.failures))
-        .bind(&row.last_error)
-        .bind(kind)
-        .bind(&row.notified_head)
-        .bind(staleness)
-        .bind(&row.last_sync_at)
-        .bind(&row.last_sync_error)
-        .execute(&mut *writer)
-        .await
-        .map_err(|error| self.store.fault("remember a poll", &error))?;
-        Ok(())
+        let rows = std::mem::take(&mut *self.waiting());
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let failed = |error| self.store.fault("remember a poll", &error);
+        let mut together = writer.begin().await.map_err(failed)?;
+        for (gate, row) in &rows {
+            insert(&mut together, gate, row).await.map_err(failed)?;
+        }
+        together.commit().await.map_err(failed)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Row>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) async fn forget(&self, gate: &Path) -> Result<(), Fault> {
+        self.waiting().remove(gate);
         let mut writer = self.store.writer().await;
         sqlx::query("DELETE FROM gate_polls WHERE gate_path = ?")
             .bind(gate.to_string_lossy().into_owned())
@@ -111,4 +108,32 @@ impl Memory {
             .map_err(|error| self.store.fault("forget a gate", &error))?;
         Ok(())
     }
+}
+
+async fn insert(writer: &mut SqliteConnection, gate: &Path, row: &Row) -> Result<(), sqlx::Error> {
+    let kind = row
+        .last_error_kind
+        .and_then(|kind| serde_json::to_value(kind).ok())
+        .and_then(|kind| kind.as_str().map(str::to_owned));
+    let staleness = row
+        .staleness
+        .as_ref()
+        .and_then(|staleness| serde_json::to_string(staleness).ok());
+    sqlx::query(
+        "INSERT OR REPLACE INTO gate_polls (gate_path, last_poll_at, last_success_at, failures, last_error, \
+         last_error_kind, notified_head, staleness, last_sync_at, last_sync_error) VALUES (?,?,?,?,?,?,?,?,?,?)",
+    )
+    .bind(gate.to_string_lossy().into_owned())
+    .bind(&row.last_poll_at)
+    .bind(&row.last_success_at)
+    .bind(i64::from(row.failures))
+    .bind(&row.last_error)
+    .bind(kind)
+    .bind(&row.notified_head)
+    .bind(staleness)
+    .bind(&row.last_sync_at)
+    .bind(&row.last_sync_error)
+    .execute(writer)
+    .await
+    .map(drop)
 }

@@ -10,9 +10,11 @@ use crate::TransportError;
 use gix::ObjectId;
 use gix::objs::{CommitRefIter, Exists, Find, FindHeader, Kind, TagRefIter, TreeRefIter};
 use gix::odb::pack;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Looked at between two looks at the caller's wishes.
-const STRIDE: usize = 256;
+/// Threads that look, and objects for which another one is worth it.
+const THREADS: usize = 4;
+const PART: usize = 1_024;
 /// Enough for the bases of the deltas that lie beside each other.
 const CACHE: usize = 32 * 1024 * 1024;
 
@@ -35,15 +37,7 @@ pub(super) fn check(
             .collect();
         // In the order of the pack, so that bases are at hand.
         entries.sort_unstable();
-        let mut buffer = Vec::new();
-        for (at, (_, id)) in entries.iter().enumerate() {
-            if at % STRIDE == 0
-                && let Some(reason) = watch.stopped()
-            {
-                return Err(reason);
-            }
-            check_object(&objects, id, &mut buffer)?;
-        }
+        check_entries(&objects, &entries, watch)?;
     }
     for want in wants {
         if !objects.exists(&want.id) {
@@ -51,6 +45,44 @@ pub(super) fn check(
         }
     }
     Ok(())
+}
+
+/// Everything in one pack, by several threads.
+fn check_entries(
+    objects: &gix::odb::Handle,
+    entries: &[(u64, ObjectId)],
+    watch: &Watch,
+) -> Result<(), TransportError> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let part = entries.len().div_ceil(threads.min(THREADS)).max(PART);
+    let (failed, stopped) = (AtomicBool::new(false), watch.flag());
+    let check_part = |objects: gix::odb::Handle, entries: &[(u64, ObjectId)]| {
+        let mut buffer = Vec::new();
+        for (_, id) in entries {
+            if failed.load(Ordering::Relaxed) || stopped.load(Ordering::Relaxed) {
+                break;
+            }
+            check_object(&objects, id, &mut buffer)
+                .inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
+        }
+        Ok(())
+    };
+    let checked = std::thread::scope(|scope| {
+        let parts: Vec<_> = entries
+            .chunks(part)
+            .map(|entries| {
+                let (objects, check_part) = (objects.clone(), &check_part);
+                scope.spawn(move || check_part(objects, entries))
+            })
+            .collect();
+        // What panics on an answer refuses it.
+        let refused = |_| Err(TransportError::protocol("its answer makes no sense"));
+        parts
+            .into_iter()
+            .map(|part| part.join().unwrap_or_else(refused))
+            .collect()
+    });
+    watch.stopped().map_or(checked, Err)
 }
 
 fn check_object(
