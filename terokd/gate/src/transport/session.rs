@@ -13,7 +13,7 @@ use gix::protocol::transport::client::git::{ConnectMode, blocking_io::Connection
 use gix::protocol::transport::{Protocol, Service};
 use gix::protocol::{Handshake, handshake};
 use std::cell::RefCell;
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::process::{Command, Stdio};
 use std::rc::Rc;
@@ -193,7 +193,9 @@ impl Session {
     }
 }
 
-type Piped = Connection<Metered<std::process::ChildStdout>, Metered<std::process::ChildStdin>>;
+/// gix reads and writes every line of the protocol in pieces.
+type Buffered<R, W> = Connection<BufReader<Metered<R>>, BufWriter<Metered<W>>>;
+type Piped = Buffered<std::process::ChildStdout, std::process::ChildStdin>;
 
 fn start(
     mut command: Command,
@@ -214,8 +216,8 @@ fn start(
     };
     let complaints = Complaints::listen(stderr)?;
     let connection = Connection::new(
-        Metered::new(stdout, watch.meter()),
-        Metered::new(stdin, watch.meter()),
+        BufReader::new(Metered::new(stdout, watch.meter())),
+        BufWriter::new(Metered::new(stdin, watch.meter())),
         Protocol::V2,
         upstream.url.path(),
         None::<(&str, _)>,
@@ -272,7 +274,7 @@ fn connect_tcp(
     upstream: &Upstream,
     limits: &Limits,
     watch: &Watch,
-) -> Result<Connection<Metered<TcpStream>, Metered<TcpStream>>, TransportError> {
+) -> Result<Buffered<TcpStream, TcpStream>, TransportError> {
     let url = &upstream.url;
     let port = url.port().unwrap_or(GIT_PORT);
     let unreachable = |error: io::Error| {
@@ -297,8 +299,8 @@ fn connect_tcp(
         name.to_owned()
     };
     Ok(Connection::new(
-        Metered::new(stream, watch.meter()),
-        Metered::new(writer, watch.meter()),
+        BufReader::new(Metered::new(stream, watch.meter())),
+        BufWriter::new(Metered::new(writer, watch.meter())),
         Protocol::V2,
         url.path(),
         Some((name, url.port())),
