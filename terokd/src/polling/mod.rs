@@ -152,9 +152,10 @@ impl Polling {
         let mut waiting = Vec::new();
         {
             let mut schedule = self.schedule();
+            let alone = targets.len() == 1;
             for target in targets {
                 let (tell, told) = oneshot::channel();
-                let polled = schedule.force(&target.gate_path, tell);
+                let polled = schedule.poll_now(&target.gate_path, alone, Instant::now(), tell);
                 waiting.push((target, polled.then_some(told)));
             }
         }

@@ -172,7 +172,7 @@ impl Schedule {
                 .hosts
                 .get(&entry.target.host)
                 .is_some_and(|failures| *failures >= BREAKER);
-            let per_host = if down {
+            let per_host = if down && entry.waiting.is_empty() {
                 1
             } else {
                 self.limits.max_per_host.max(1)
@@ -193,8 +193,15 @@ impl Schedule {
         (due, next)
     }
 
-    /// Somebody wants the gate polled at once; false if it is not on the schedule.
-    pub(super) fn force(&mut self, gate: &Path, tell: oneshot::Sender<GateStalenessInfo>) -> bool {
+    /// Somebody wants the gate polled now: before all others and whatever the limits say if it is this one that he
+    /// waits for, else as soon as they allow. False if it is not on the schedule.
+    pub(super) fn poll_now(
+        &mut self,
+        gate: &Path,
+        alone: bool,
+        now: Instant,
+        tell: oneshot::Sender<GateStalenessInfo>,
+    ) -> bool {
         if self.paused {
             return false;
         }
@@ -202,7 +209,10 @@ impl Schedule {
             return false;
         };
         entry.waiting.push(tell);
-        entry.forced |= !entry.running;
+        if !entry.running {
+            entry.forced |= alone;
+            entry.next = Some(entry.next.map_or(now, |next| next.min(now)));
+        }
         true
     }
 
@@ -264,7 +274,9 @@ impl Schedule {
             Some(entry) => {
                 entry.running = false;
                 // Somebody asked while it was busy with what it found before.
-                entry.forced |= !entry.waiting.is_empty();
+                if !entry.waiting.is_empty() {
+                    entry.next = Some(now);
+                }
                 if entry.next.is_some() {
                     return;
                 }
@@ -427,7 +439,8 @@ impl Schedule {
     /// Others on a host that is down wait for the one that tries it.
     fn hold_back(&mut self, probe: &Path, host: &str, probe_at: Instant) {
         for (path, entry) in &mut self.entries {
-            if path != probe && entry.target.host == host && !entry.running && !entry.forced {
+            let is_idle = !entry.running && entry.waiting.is_empty();
+            if path != probe && entry.target.host == host && is_idle {
                 let after = probe_at + Duration::from_secs(1);
                 entry.next = entry.next.map(|next| next.max(after));
             }

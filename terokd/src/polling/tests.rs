@@ -216,8 +216,45 @@ fn no_more_at_once_than_allowed() {
         .find(|state| state.next_poll_at.is_some() && state.last_poll_at.is_none())
         .expect("somebody waits");
     let (tell, _told) = oneshot::channel();
-    assert!(world.schedule.force(Path::new(&waiting.gate_path), tell));
+    let gate = Path::new(&waiting.gate_path);
+    assert!(world.schedule.poll_now(gate, true, late, tell));
     assert_eq!(world.schedule.take_due(late).0.len(), 1, "forced");
+}
+
+#[test]
+fn whoever_asks_for_everything_keeps_to_the_limits() {
+    let targets = (0..40).map(|n| target(&n.to_string(), "h", 60)).collect();
+    let mut world = World::new(targets, PollingKeys::default());
+    let now = world.now;
+    world.live(MINUTE * 2, |_, _| found(Relation::Equal, "a"));
+    let gates: Vec<_> = world.schedule.targets();
+    let mut waiting = Vec::new();
+    for target in &gates {
+        let (tell, told) = oneshot::channel();
+        let now = now + MINUTE * 2;
+        assert!(world.schedule.poll_now(&target.gate_path, false, now, tell));
+        waiting.push(told);
+    }
+    let now = now + MINUTE * 2;
+    // A host that is down is no reason to leave somebody waiting for the next probe.
+    let mut at_once = world.schedule.take_due(now).0;
+    let most = PollingKeys::default().max_per_host;
+    assert_eq!(at_once.len(), most);
+    let mut polled = 0;
+    while let Some(due) = at_once.pop() {
+        let gate = due.target.gate_path.clone();
+        world
+            .schedule
+            .settle(&gate, failed(StalenessErrorKind::Timeout, None), now);
+        world.schedule.finished(&gate, now);
+        polled += 1;
+        at_once.extend(world.schedule.take_due(now).0);
+        assert!(at_once.len() <= most);
+    }
+    assert_eq!(polled, 40);
+    for mut told in waiting {
+        assert!(told.try_recv().is_ok(), "everybody is answered");
+    }
 }
 
 #[test]
@@ -395,7 +432,8 @@ fn a_pause_is_a_pause() {
     world.live(MINUTE * 60, |_, _| found(Relation::Equal, "b"));
     assert_eq!(world.count("a"), 0);
     let (tell, _told) = oneshot::channel();
-    assert!(!world.schedule.force(Path::new("/gates/a.git"), tell));
+    let gate = Path::new("/gates/a.git");
+    assert!(!world.schedule.poll_now(gate, true, world.now, tell));
     assert_eq!(world.schedule.status(None, world.now)[0].next_poll_at, None);
     world.schedule.pause(false, world.now);
     world.live(MINUTE * 2, |_, _| found(Relation::Equal, "b"));

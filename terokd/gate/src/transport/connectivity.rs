@@ -79,8 +79,7 @@ fn check_entries(
         let refused = |_| Err(TransportError::protocol("its answer makes no sense"));
         parts
             .into_iter()
-            .map(|part| part.join().unwrap_or_else(refused))
-            .collect()
+            .try_for_each(|part| part.join().unwrap_or_else(refused))
     });
     watch.stopped().map_or(checked, Err)
 }
