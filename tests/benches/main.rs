@@ -92,8 +92,10 @@ fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
+type Part = fn() -> Vec<Measurement>;
+
 /// What can be measured by itself.
-const PARTS: &[(&str, fn() -> Vec<Measurement>)] = &[
+const PARTS: &[(&str, Part)] = &[
     ("calls", calls::measure),
     ("latency", latency::measure),
     ("idle", idle::measure),

@@ -151,13 +151,22 @@ impl Schedule {
             total += 1;
         }
         let (mut due, mut next) = (Vec::new(), None);
+        // With every slot taken only those who ask in person have a turn; many wait here while many polls end.
+        let full = total >= self.limits.max_concurrent.max(1);
         let mut order: Vec<(bool, Instant, PathBuf)> = Vec::new();
         for (path, entry) in &self.entries {
             let Some(at) = entry.next.filter(|_| !entry.running) else {
                 continue;
             };
             if entry.forced || at <= now {
-                order.push((!entry.forced, at, path.clone()));
+                let per_host = self.limits.max_per_host.max(1);
+                let room = !full
+                    && running
+                        .get(&entry.target.host)
+                        .is_none_or(|n| *n < per_host);
+                if room || entry.forced {
+                    order.push((!entry.forced, at, path.clone()));
+                }
             } else {
                 next = Some(next.map_or(at, |next: Instant| next.min(at)));
             }
