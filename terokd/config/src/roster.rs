@@ -29,6 +29,11 @@ pub const ROSTER_VERSION: i64 = 1;
 /// Agents whose images carry a `terok-NAME-acp` wrapper.
 const ACP_WRAPPERS: [&str; 5] = ["claude", "codex", "copilot", "opencode", "vibe"];
 
+/// Whether an image with that agent carries its wrapper for editors.
+pub fn has_acp_wrapper(name: &str) -> bool {
+    ACP_WRAPPERS.contains(&name)
+}
+
 /// User files that are read at most; the rest is reported.
 const MAX_USER_FILES: usize = 1000;
 
@@ -396,7 +401,7 @@ fn wire_entry(entry: &Entry) -> RosterEntry {
         is_agent: entry.is_agent(),
         installable: entry.installable(),
         depends_on: definition.map_or_else(Vec::new, |d| d.depends_on().to_vec()),
-        acp: ACP_WRAPPERS.contains(&entry.name.as_str()),
+        acp: has_acp_wrapper(&entry.name),
         route: definition
             .and_then(|d| d.vault.as_ref())
             .map(|v| v.route_prefix.clone()),

@@ -5,9 +5,14 @@
 
 pub mod base;
 pub mod classify;
+mod embedded;
 pub mod hash;
 pub mod labels;
+pub mod layers;
 pub mod manifest;
+pub mod network;
 pub mod sizes;
+pub mod snippet;
+pub mod stage;
 pub mod stale;
 pub mod tags;
