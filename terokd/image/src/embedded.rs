@@ -37,6 +37,7 @@ pub(crate) const L1: &[Embedded] = embedded![
     x "scripts/build/l1-node.sh",
     x "scripts/build/l1-tools.sh",
     x "scripts/build/l1-shell.sh",
+    x "scripts/build/l1-finish.sh",
     x "scripts/terok-record-versions.sh",
     f "scripts/terok-env.sh",
     f "scripts/terok-env-wrappers.sh",

@@ -43,7 +43,7 @@ const RPM: &[&str] = &[
 
 const LIB: &str = "/usr/local/lib/terok";
 const SHARE: &str = "/usr/local/share/terok";
-const IDENTITIES: &str = "scripts/agents/identities.tsv";
+const IDENTITIES: &str = "scripts/identities.tsv";
 
 /// Programs below the cache-bust point, in `/usr/local/bin`.
 const PROGRAMS: [&str; 4] = [
@@ -225,6 +225,15 @@ pub(super) fn text(foundation: &Foundation, bust: &str) -> String {
         &format!("{LIB}/terok-record-versions.sh"),
     ));
     text.push_str(&format!("COPY scripts/agents/ {SHARE}/agents/\n"));
+    text.push_str(&install(entries, "root", family, as_root));
+    text.push_str(as_dev);
+    text.push_str("ENV NPM_CONFIG_PREFIX=/home/dev/.npm-packages\n");
+    text.push_str(&install(entries, "dev", family, as_dev));
+    // Last, so that what two selections have in common is built once.
+    text.push_str(as_root);
+    text.push_str(&format!(
+        "COPY --chmod=0644 {IDENTITIES} {SHARE}/identities.tsv\n"
+    ));
     if HELP
         .iter()
         .any(|(section, _)| help_lines(entries, *section).next().is_some())
@@ -234,20 +243,18 @@ pub(super) fn text(foundation: &Foundation, bust: &str) -> String {
     if entries.iter().any(|entry| entry.toad_command.is_some()) {
         text.push_str(&format!("COPY toad-agents/ {SHARE}/toad-agents/\n"));
     }
-    text.push_str(&install(entries, "root", family, as_root));
     for entry in entries.iter().filter(|entry| entry.acp) {
         text.push_str(&format!(
             "RUN ln -s terok-acp /usr/local/bin/terok-{}-acp\n",
             entry.name
         ));
     }
-    text.push_str(&format!(
-        "RUN printf 'TEROK_INSTALLED_AGENTS=%s\\n' '{selection}' > /etc/terok/installed.env \\\n \
-         && install -m 0644 -o dev -g dev /dev/null /etc/terok/versions.json\n\
-         {as_dev}\
-         ENV NPM_CONFIG_PREFIX=/home/dev/.npm-packages\n"
+    text.push_str(&copy_program(
+        "scripts/build/l1-finish.sh",
+        &format!("{LIB}/l1-finish.sh"),
     ));
-    text.push_str(&install(entries, "dev", family, as_dev));
+    text.push_str(&format!("RUN {LIB}/l1-finish.sh '{selection}'\n"));
+    text.push_str(as_dev);
     let programs: String = entries
         .iter()
         .filter_map(|entry| Some(format!(" {}={}", entry.name, entry.binary.as_ref()?)))

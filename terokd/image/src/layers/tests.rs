@@ -133,7 +133,7 @@ fn the_selection_is_on_the_image_and_in_its_hash() {
         text.contains(&format!("LABEL {}=\"claude,codex\"\n", labels::AGENTS)),
         "{text}"
     );
-    assert!(text.contains("'claude,codex' > /etc/terok/installed.env"));
+    assert!(text.contains("l1-finish.sh 'claude,codex'\n"));
     let other = foundation("debian:12", "claude");
     assert_eq!(some.l0_hash(), other.l0_hash());
     assert_ne!(some.l1_hash(), other.l1_hash());
@@ -193,6 +193,41 @@ fn refreshing_agents_changes_no_hash_and_nothing_above_the_point() {
     let after = &a[point(&a)..];
     assert!(after.contains("claude-dev.sh") && after.contains("scripts/hilfe"));
     assert!(!after.contains("l1-node.sh") && !after.contains("apt-get"));
+}
+
+#[test]
+fn selections_share_what_they_have_in_common() {
+    let text = |selection| foundation("debian:12", selection).l1_text(NO_BUST);
+    let (some, more) = (text("claude"), text("claude,codex"));
+    let common = some
+        .lines()
+        .zip(more.lines())
+        .take_while(|(a, b)| a == b)
+        .count();
+    let installed = some
+        .lines()
+        .position(|line| line.contains("claude-dev.sh deb"))
+        .expect("installed");
+    assert!(
+        common > installed,
+        "claude is installed before the texts part"
+    );
+    let files = |selection| foundation("debian:12", selection).files(NO_BUST);
+    let (some, more) = (files("claude"), files("claude,codex"));
+    for (path, file) in some
+        .iter()
+        .filter(|(path, _)| path.starts_with("scripts/agents/"))
+    {
+        assert_eq!(more[path], *file);
+    }
+    assert_eq!(
+        some.keys()
+            .filter(|p| p.starts_with("scripts/agents/"))
+            .count(),
+        more.keys()
+            .filter(|p| p.starts_with("scripts/agents/"))
+            .count()
+    );
 }
 
 #[test]
@@ -273,7 +308,7 @@ fn hostile_names_in_roster_files_stay_data() {
         .expect("installable");
     let text = some.l1_text(NO_BUST);
     assert!(!text.contains("pwned") && !text.contains("Evil"), "{text}");
-    let identities = &some.files(NO_BUST)["scripts/agents/identities.tsv"].text;
+    let identities = &some.files(NO_BUST)["scripts/identities.tsv"].text;
     assert_eq!(identities.lines().count(), 1, "{identities}");
     assert!(Foundation::new("debian:12", None, &["../x".to_owned()], &roster, None).is_err());
     assert!(Foundation::new("debian:12", None, &["coderabbit".to_owned()], &roster, None).is_err());
@@ -293,7 +328,7 @@ fn toad_is_told_of_what_is_installed() {
             .text
             .contains("\"openrouter-acp\"")
     );
-    let identities = &files["scripts/agents/identities.tsv"].text;
+    let identities = &files["scripts/identities.tsv"].text;
     assert!(
         identities.contains("claude\tClaude\tnoreply@anthropic.com\n"),
         "{identities}"
