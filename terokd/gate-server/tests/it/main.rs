@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests may panic")]
 
 mod many;
+mod protocol;
 mod refusals;
 mod traffic;
 mod world;
