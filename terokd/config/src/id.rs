@@ -61,7 +61,14 @@ pub fn is_valid(raw: &str) -> bool {
 pub fn new_id_problem(id: &str) -> Option<&'static str> {
     if id.len() > MAX_NEW_ID {
         Some("it has more than 64 characters")
-    } else if !is_image_repository(id) {
+    } else {
+        image_name_problem(id)
+    }
+}
+
+/// Why no image can be named after a project, if so.
+pub fn image_name_problem(id: &str) -> Option<&'static str> {
+    if !is_image_repository(id) {
         Some(
             "it is no legal image name: separators stand between letters or digits, as `_`, `__` or dashes",
         )

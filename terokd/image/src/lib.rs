@@ -4,6 +4,7 @@
 //! neither Podman nor the network nor a runtime: callers bring image lists and carry out what is planned here.
 
 pub mod base;
+pub mod build;
 pub mod classify;
 mod embedded;
 pub mod hash;
