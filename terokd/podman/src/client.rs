@@ -1,24 +1,28 @@
 //! The handle that everybody holds, and its calls.
 
 use crate::build::{self, BuildRequest, BuildStream};
+use crate::cache::Cache;
 use crate::connect::Connector;
 use crate::container::{ContainerSpec, Containers};
+use crate::events::Doubt;
 use crate::fault;
 use crate::http::{self, Call, Whole};
 use crate::image::{self, HistoryEntry, ImageUsage, Images, Removed};
 use crate::query::{Query, checked_name};
 use crate::relay::{self, Relay};
-use crate::settings::Settings;
+use crate::settings::{Deadlines, Settings};
 use crate::value;
+use crate::watch as watching;
 use hyper::Method;
 use serde_json::Value;
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use terok_proto::error::printable_line;
 use terok_proto::{Fault, Kind};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, watch};
 use tokio::time::timeout;
 
 /// Podman, wherever it is. Clones share everything; nothing is connected or started before it is asked.
@@ -31,6 +35,10 @@ pub struct Podman {
 struct Inner {
     connector: Arc<Connector>,
     relay: OnceCell<Relay>,
+    images: Arc<Cache<Images>>,
+    containers: Arc<Cache<Containers>>,
+    /// How often the lists were read.
+    used: watch::Sender<u64>,
 }
 
 /// What the machine lets containers do.
@@ -51,11 +59,15 @@ pub struct Info {
 impl Podman {
     /// A handle with these settings.
     pub fn new(settings: Settings) -> Self {
+        let inner = Inner {
+            connector: Arc::new(Connector::new(settings)),
+            relay: OnceCell::new(),
+            images: Arc::default(),
+            containers: Arc::default(),
+            used: watch::Sender::new(0),
+        };
         Self {
-            inner: Arc::new(Inner {
-                connector: Arc::new(Connector::new(settings)),
-                relay: OnceCell::new(),
-            }),
+            inner: Arc::new(inner),
         }
     }
 
@@ -73,7 +85,116 @@ impl Podman {
     }
 
     /// Something was changed through this handle.
-    pub(crate) fn changed(&self) {}
+    pub(crate) fn changed(&self) {
+        self.doubt(Doubt {
+            images: true,
+            containers: true,
+        });
+    }
+
+    pub(crate) fn doubt(&self, doubt: Doubt) {
+        if doubt.images {
+            self.inner.images.stale();
+        }
+        if doubt.containers {
+            self.inner.containers.stale();
+        }
+    }
+
+    pub(crate) fn live(&self, live: bool) {
+        self.inner.images.live(live);
+        self.inner.containers.live(live);
+    }
+
+    pub(crate) fn used(&self) -> watch::Receiver<u64> {
+        self.inner.used.subscribe()
+    }
+
+    /// Asks for lists that are wanted, so that the next reader finds them.
+    pub(crate) fn refresh(&self, doubt: Doubt, within: Duration) {
+        let images = doubt.images && self.inner.images.wanted(within);
+        let containers = doubt.containers && self.inner.containers.wanted(within);
+        let podman = self.clone();
+        let Deadlines { max_age, hold, .. } = self.settings().deadlines;
+        tokio::spawn(async move {
+            // Whoever reads next is told of a failure.
+            if images {
+                let _ = podman
+                    .inner
+                    .images
+                    .fetch(max_age, hold, || podman.clone().owned_images())
+                    .await;
+            }
+            if containers {
+                let _ = podman
+                    .inner
+                    .containers
+                    .fetch(max_age, hold, || podman.clone().owned_containers())
+                    .await;
+            }
+        });
+    }
+
+    async fn owned_images(self) -> Result<Images, Fault> {
+        self.list_images().await
+    }
+
+    async fn owned_containers(self) -> Result<Containers, Fault> {
+        self.list_containers(false).await
+    }
+
+    /// Listens to Podman's events, for as long as it is polled; the daemon runs it once, beside everything else. Podman
+    /// is left alone until somebody reads a list, and its service is never started for this alone.
+    pub async fn watch(&self) -> Infallible {
+        watching::run(self).await
+    }
+
+    /// The images, from memory while events vouch for it. Never older than the question where they do not; readers who
+    /// come together share one request.
+    pub async fn images(&self) -> Result<Arc<Images>, Fault> {
+        let Deadlines {
+            max_age,
+            hold,
+            read,
+            ..
+        } = self.settings().deadlines;
+        self.inner.used.send_modify(|count| *count += 1);
+        let list = self
+            .inner
+            .images
+            .get(max_age, hold, || self.clone().owned_images());
+        timeout(read, list)
+            .await
+            .unwrap_or_else(|_| Err(fault::timeout("the list of images", read)))
+    }
+
+    /// The containers, in the same way, without sizes.
+    pub async fn containers(&self) -> Result<Arc<Containers>, Fault> {
+        let Deadlines {
+            max_age,
+            hold,
+            read,
+            ..
+        } = self.settings().deadlines;
+        self.inner.used.send_modify(|count| *count += 1);
+        let list = self
+            .inner
+            .containers
+            .get(max_age, hold, || self.clone().owned_containers());
+        timeout(read, list)
+            .await
+            .unwrap_or_else(|_| Err(fault::timeout("the list of containers", read)))
+    }
+
+    /// A number that changes when the images do, as far as they are looked at; holding it keeps them looked at.
+    pub fn images_changed(&self) -> watch::Receiver<u64> {
+        self.inner.images.generation()
+    }
+
+    /// The same for containers.
+    pub fn containers_changed(&self) -> watch::Receiver<u64> {
+        self.inner.containers.generation()
+    }
 
     async fn api(&self) -> Result<&podman_api::Podman, Fault> {
         let connector = &self.inner.connector;

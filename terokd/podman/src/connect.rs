@@ -63,29 +63,44 @@ impl Connector {
 
     /// A connection to whatever answers first; the service is started if nothing does.
     pub(crate) async fn connect(&self) -> Result<UnixStream, Fault> {
+        let tried = match self.try_all().await {
+            Ok(stream) => return Ok(stream),
+            Err(tried) => tried,
+        };
+        match (&self.settings.explicit, &self.settings.program) {
+            (None, Some(program)) => self.start(program, tried).await,
+            _ => Err(fault::no_service(&tried)),
+        }
+    }
+
+    /// The same without starting anything.
+    pub(crate) async fn connect_running(&self) -> Result<UnixStream, Fault> {
+        self.try_all()
+            .await
+            .map_err(|tried| fault::no_service(&tried))
+    }
+
+    async fn try_all(&self) -> Result<UnixStream, Vec<(PathBuf, String)>> {
         let mut tried = Vec::new();
         let own = self.own_socket();
-        let sockets: Vec<&Path> = match &self.settings.explicit {
-            Some(explicit) => vec![explicit],
+        let sockets = match &self.settings.explicit {
+            Some(explicit) => vec![explicit.clone()],
             None => self
                 .settings
                 .candidates
                 .iter()
-                .map(PathBuf::as_path)
-                .chain([own.as_path()])
+                .cloned()
+                .chain([own.clone()])
                 .collect(),
         };
         for socket in sockets {
-            match self.connect_to(socket).await {
+            match self.connect_to(&socket).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) if socket == own && error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => tried.push((socket, explain(&error))),
             }
         }
-        match (&self.settings.explicit, &self.settings.program) {
-            (None, Some(program)) => self.start(program, &tried).await,
-            _ => Err(fault::no_service(&tried, false)),
-        }
+        Err(tried)
     }
 
     async fn connect_to(&self, socket: &Path) -> io::Result<UnixStream> {
@@ -110,7 +125,11 @@ impl Connector {
         Ok(stream)
     }
 
-    async fn start(&self, program: &Path, tried: &[(&Path, String)]) -> Result<UnixStream, Fault> {
+    async fn start(
+        &self,
+        program: &Path,
+        tried: Vec<(PathBuf, String)>,
+    ) -> Result<UnixStream, Fault> {
         let mut last = self.starting.lock().await;
         if let Some((until, fault)) = last.as_ref()
             && Instant::now() < *until
@@ -131,7 +150,7 @@ impl Connector {
     async fn start_locked(
         &self,
         program: &Path,
-        tried: &[(&Path, String)],
+        tried: Vec<(PathBuf, String)>,
     ) -> Result<UnixStream, Fault> {
         let directory = &self.settings.directory;
         private_directory(directory)?;
@@ -148,9 +167,9 @@ impl Connector {
         }
         let log = directory.join("podman.log");
         let mut child = spawn_service(program, &socket, &log, 0).map_err(|error| {
-            let mut tried = tried.to_vec();
-            tried.push((program, explain(&error)));
-            fault::no_service(&tried, false)
+            let mut tried = tried;
+            tried.push((program.to_owned(), explain(&error)));
+            fault::no_service(&tried)
         })?;
         tracing::info!(socket = %socket.display(), pid = child.id(), "started podman's service");
         loop {

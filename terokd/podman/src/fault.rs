@@ -1,6 +1,6 @@
 //! What can go wrong with Podman, as the faults that a client sees.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 use terok_proto::{Fault, Kind};
 
@@ -12,7 +12,7 @@ pub(crate) fn unavailable(message: impl AsRef<str>) -> Fault {
 }
 
 /// Nobody listens where Podman was looked for.
-pub(crate) fn no_service(tried: &[(&Path, String)], can_start: bool) -> Fault {
+pub(crate) fn no_service(tried: &[(PathBuf, String)]) -> Fault {
     let tried: Vec<String> = tried
         .iter()
         .map(|(path, why)| format!("`{}`: {why}", path.display()))
@@ -22,12 +22,8 @@ pub(crate) fn no_service(tried: &[(&Path, String)], can_start: bool) -> Fault {
     } else {
         tried.join("; ")
     };
-    let advice = if can_start {
-        "see the service's log, or run `systemctl --user enable --now podman.socket`"
-    } else {
-        "install podman, or run `systemctl --user enable --now podman.socket`"
-    };
-    unavailable(format!("podman does not answer ({tried})")).hint(advice)
+    unavailable(format!("podman does not answer ({tried})"))
+        .hint("install podman, or run `systemctl --user enable --now podman.socket`")
 }
 
 /// The connection ended before the answer did.

@@ -10,7 +10,10 @@
 //!     .with_program("/usr/bin/podman");
 //! let podman = Podman::new(settings); // cheap to clone, connects when asked
 //!
-//! let images = podman.list_images().await?; // podman_unavailable, podman_timeout or podman_error
+//! let listening = podman.clone();
+//! tokio::spawn(async move { listening.watch().await }); // once, so that lists can be remembered
+//!
+//! let images = podman.images().await?; // podman_unavailable, podman_timeout or podman_error
 //! if images.by_tag("localhost/terok-l0:ubuntu-24.04").is_none() {
 //!     let mut request = BuildRequest::new(Context::files([("Dockerfile", b"FROM scratch".as_slice(), false)]));
 //!     request.tags = vec!["localhost/terok-l0:ubuntu-24.04".into()];
@@ -29,9 +32,11 @@
 #![forbid(unsafe_code)]
 
 mod build;
+mod cache;
 mod client;
 mod connect;
 mod container;
+mod events;
 mod fault;
 mod http;
 mod image;
@@ -39,6 +44,7 @@ mod query;
 mod relay;
 mod settings;
 mod value;
+mod watch;
 
 pub use build::{BuildItem, BuildRequest, BuildStream, Built, Context, Pull};
 pub use client::{Info, Podman};

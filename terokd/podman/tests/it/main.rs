@@ -2,5 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod fake;
 mod real;
 mod run;
+mod trouble;

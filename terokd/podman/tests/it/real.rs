@@ -395,3 +395,87 @@ async fn a_dropped_build_ends_its_step() {
             .is_none()
     );
 }
+
+/// What the command line does to the images and containers, behind our back.
+fn cli(arguments: &[&str]) {
+    let output = std::process::Command::new(program())
+        .args(arguments)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[tokio::test]
+#[ignore = "needs podman-test-env"]
+async fn what_others_change_is_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    let podman = podman(dir.path());
+    let listening = podman.clone();
+    tokio::spawn(async move { listening.watch().await });
+    let mut images = podman.images_changed();
+    let mut containers = podman.containers_changed();
+    podman.images().await.unwrap();
+    podman.containers().await.unwrap();
+
+    cli(&["tag", BASE, "localhost/seen:1"]);
+    seen("the tag", &mut images, async || {
+        podman.images().await.unwrap().by_tag("seen:1").is_some()
+    })
+    .await;
+    cli(&["rmi", "localhost/seen:1"]);
+    seen("its removal", &mut images, async || {
+        podman.images().await.unwrap().by_tag("seen:1").is_none()
+    })
+    .await;
+    let state = async || {
+        podman
+            .containers()
+            .await
+            .unwrap()
+            .get("seen")
+            .map(|container| (container.state, container.exit_code))
+    };
+    cli(&[
+        "create",
+        "--name",
+        "seen",
+        "--network",
+        "none",
+        BASE,
+        "sh",
+        "-c",
+        "exit 7",
+    ]);
+    seen("the container", &mut containers, async || {
+        state().await == Some((ContainerState::Created, None))
+    })
+    .await;
+    cli(&["start", "seen"]);
+    seen("its end", &mut containers, async || {
+        state().await == Some((ContainerState::Exited, Some(7)))
+    })
+    .await;
+    cli(&["rm", "seen"]);
+    seen("its removal", &mut containers, async || {
+        state().await.is_none()
+    })
+    .await;
+}
+
+/// Waits for changes that somebody else is told of, not for time.
+async fn seen(
+    what: &str,
+    changed: &mut tokio::sync::watch::Receiver<u64>,
+    mut holds: impl AsyncFnMut() -> bool,
+) {
+    while !holds().await {
+        tokio::time::timeout(PATIENCE, changed.changed())
+            .await
+            .expect(what)
+            .unwrap();
+    }
+}
