@@ -113,6 +113,19 @@ impl Image {
             && !self.has_our_label()
     }
 
+    /// Names of the base layers that its labels tell of, its own included.
+    fn stands_on(&self) -> Vec<String> {
+        let Some(base) = self.labels.get(labels::BASE) else {
+            return Vec::new();
+        };
+        let mut names = vec![tags::l0(base)];
+        if let Some(agents) = self.labels.get(labels::AGENTS) {
+            let agents: Vec<&str> = agents.split(',').filter(|name| !name.is_empty()).collect();
+            names.push(tags::l1(base, &agents));
+        }
+        names
+    }
+
     fn has_our_label(&self) -> bool {
         [labels::LAYER, labels::BUILD_CONTEXT_HASH, labels::AGENTS]
             .iter()
@@ -300,6 +313,20 @@ impl<'a> Store<'a> {
     /// mention. What a container uses, and what a needed image or one of a project stands on, is needed too.
     pub fn unused_base_images(&self, needed: &BTreeSet<String>) -> Vec<Listed<'a>> {
         let needed: BTreeSet<&str> = needed.iter().map(|n| tags::without_localhost(n)).collect();
+        let is_root = |image: &Image| {
+            image.containers.is_some_and(|containers| containers > 0)
+                || image.names.iter().any(|name| {
+                    name.project().is_some()
+                        || needed.contains(tags::without_localhost(&name.full()))
+                })
+        };
+        // Podman does not list the steps in between, so parents seldom lead to the base; labels do.
+        let below: BTreeSet<String> = self
+            .images
+            .iter()
+            .filter(|image| is_root(image))
+            .flat_map(Image::stands_on)
+            .collect();
         let by_id: BTreeMap<&str, &Image> = self
             .images
             .iter()
@@ -307,11 +334,11 @@ impl<'a> Store<'a> {
             .collect();
         let mut kept: BTreeSet<&str> = BTreeSet::new();
         for image in self.images {
-            let is_needed = image.containers.is_some_and(|containers| containers > 0)
-                || image.names.iter().any(|name| {
-                    name.project().is_some()
-                        || needed.contains(tags::without_localhost(&name.full()))
-                });
+            let is_needed = is_root(image)
+                || image
+                    .names
+                    .iter()
+                    .any(|name| below.contains(tags::without_localhost(&name.full())));
             let mut at = is_needed.then_some(image);
             // Ends at what was walked before, so neither long chains nor a circle cost more than once.
             while let Some(image) = at {

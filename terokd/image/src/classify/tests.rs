@@ -300,6 +300,69 @@ fn base_layers_that_nothing_needs_are_offered() {
 }
 
 #[test]
+fn labels_tell_what_an_image_stands_on_where_parents_do_not() {
+    let labelled = |mut image: Image, agents: Option<&str>| {
+        image
+            .labels
+            .insert(labels::BASE.to_owned(), "debian:12".to_owned());
+        if let Some(agents) = agents {
+            image
+                .labels
+                .insert(labels::AGENTS.to_owned(), agents.to_owned());
+        }
+        image
+    };
+    let bases = || {
+        vec![
+            labelled(ours(1, &["localhost/terok-l0:debian-12"]), None),
+            labelled(
+                ours(2, &["localhost/terok-l1-cli:debian-12-claude-codex"]),
+                Some("claude,codex"),
+            ),
+            labelled(
+                ours(3, &["localhost/terok-l1-cli:debian-12-empty"]),
+                Some(""),
+            ),
+        ]
+    };
+    let unused = |images: Vec<Image>, needed: &[&str]| -> Vec<String> {
+        let needed = needed.iter().map(|name| (*name).to_owned()).collect();
+        let world = World::new(images);
+        let names = world.store().unused_base_images(&needed);
+        names.iter().map(Listed::full_name).collect()
+    };
+    let empty = "localhost/terok-l1-cli:debian-12-empty";
+    let mut images = bases();
+    images.push(labelled(
+        ours(4, &["localhost/demo:l2-cli"]),
+        Some("claude,codex"),
+    ));
+    assert_eq!(unused(images, &[]), [empty]);
+
+    let mut images = bases();
+    let mut in_use = labelled(ours(4, &[]), Some("claude,codex"));
+    in_use.containers = Some(1);
+    images.push(in_use);
+    assert_eq!(
+        unused(images, &[]),
+        [empty],
+        "an old image that a container still runs"
+    );
+
+    let mut images = bases();
+    images.push(labelled(ours(4, &["localhost/demo:l2-dev"]), None));
+    assert_eq!(
+        unused(images, &[]),
+        ["localhost/terok-l1-cli:debian-12-claude-codex", empty]
+    );
+    assert_eq!(
+        unused(bases(), &["localhost/terok-l1-cli:debian-12-empty"]),
+        ["localhost/terok-l1-cli:debian-12-claude-codex"]
+    );
+    assert_eq!(unused(bases(), &[]).len(), 3);
+}
+
+#[test]
 fn a_circle_of_parents_ends() {
     let mut a = ours(1, &["localhost/demo:l2-cli"]);
     a.parent = Some(id(2));
