@@ -118,13 +118,13 @@ methods! {
     Read ProjectImageExists "project_image_exists" {
         /// Project id
         project_id: String;
-    } -> bool, [InvalidProjectId, PodmanUnavailable, PodmanTimeout, PodmanError], r#"{"project_id": "orion"}"#;
+    } -> bool, [InvalidProjectId, ProjectNotFound, PodmanUnavailable, PodmanTimeout, PodmanError], r#"{"project_id": "orion"}"#;
 
     /// Lists terok's images
     Read ListImages "list_images" {;
         /// Only images of this project
         project_id: String
-    } -> Vec<i::ImageInfo>, [InvalidProjectId, PodmanUnavailable, PodmanTimeout, PodmanError], "{}";
+    } -> Vec<i::ImageInfo>, [InvalidProjectId, ProjectNotFound, PodmanUnavailable, PodmanTimeout, PodmanError], "{}";
 
     /// Lists terok's images that nothing needs any more
     Read FindOrphanedImages "find_orphaned_images" {;} -> Vec<i::ImageInfo>, [PodmanUnavailable, PodmanTimeout, PodmanError], "{}";
@@ -352,7 +352,7 @@ methods! {
     Mutate ProjectGenerateDockerfiles "project.generate_dockerfiles" {
         /// Project id
         project_id: String;
-    } -> i::GeneratedDockerfiles, [InvalidProjectId, ProjectNotFound, InvalidConfig, UnknownAgent, ProjectBusy, StorageError], r#"{"project_id": "orion"}"#;
+    } -> i::GeneratedDockerfiles, [InvalidProjectId, ProjectNotFound, InvalidConfig, UnknownAgent, ProjectBusy, StorageError, PodmanUnavailable], r#"{"project_id": "orion"}"#;
 
     /// Builds the project's images
     Operation ProjectBuildImages "project.build_images" {
