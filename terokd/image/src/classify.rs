@@ -51,6 +51,10 @@ impl Name {
 
     /// Which layer of terok's has such a name.
     pub fn layer(&self) -> Option<Layer> {
+        // Ours are local and have no namespace; what came from a registry is a stranger's, whatever its tag.
+        if self.key().contains('/') {
+            return None;
+        }
         match self.tag.as_str() {
             // First: the image of a project that is called like a base layer is the project's.
             tags::L2_TAG => return Some(Layer::L2Cli),

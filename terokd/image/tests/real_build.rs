@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use terok_config::roster::Roster;
 use terok_image::labels::{Installed, Stamp};
 use terok_image::layers::{Context, Foundation, L0_FILE, L1_FILE, L2_FILE, ProjectLayer};
-use terok_image::network::CaBundle;
+use terok_image::network::{CaBundle, Proxy};
 use terok_image::{snippet, stage};
 use terok_proto::config::Family;
 use terok_proto::image::Layer;
@@ -173,7 +173,27 @@ fn layers_build_and_run() {
         .collect();
     let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
     let l2 = "localhost/terok-image-test:l2-cli";
-    build(staged.dir(), L2_FILE, l2, &l1, &labels);
+    let proxy = Proxy {
+        http: Some("http://user:s3cr3t@127.0.0.1:9".to_owned()),
+        ..Proxy::default()
+    };
+    let proxy: Vec<String> = proxy
+        .variables()
+        .iter()
+        .map(|(name, value)| format!("--build-arg={name}={value}"))
+        .collect();
+    let options: Vec<&str> = labels
+        .into_iter()
+        .chain(proxy.iter().map(String::as_str))
+        .collect();
+    build(staged.dir(), L2_FILE, l2, &l1, &options);
+    for record in [
+        &["history", "--no-trunc", l2][..],
+        &["image", "inspect", l2],
+    ] {
+        let text = String::from_utf8_lossy(&podman(record).stdout).into_owned();
+        assert!(text.contains("demo") && !text.contains("s3cr3t"), "{text}");
+    }
     assert_eq!(
         run(l2, "id -un; echo \"$CODE_REPO $GIT_BRANCH\"; cat /snippet"),
         "dev\nhttps://example.org/$x\"y main\n/root {{ x }}"

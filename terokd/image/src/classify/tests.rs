@@ -78,6 +78,14 @@ fn a_project_called_like_a_base_layer_has_its_own_image() {
     );
     assert_eq!(Name::parse("docker.io/library/ubuntu:24.04").layer(), None);
     assert_eq!(Name::parse("host:5000/x").tag, "latest");
+    for stranger in [
+        "docker.io/library/x:l2-cli",
+        "localhost/team/x:l2-cli",
+        "terok-l0.example.org/x:1",
+    ] {
+        let name = Name::parse(stranger);
+        assert_eq!((name.layer(), name.project()), (None, None));
+    }
 }
 
 #[test]
