@@ -6,6 +6,7 @@ use crate::connect::Connector;
 use crate::container::{ContainerSpec, Containers};
 use crate::events::Doubt;
 use crate::fault;
+use crate::frames::{Frames, Tail};
 use crate::http::{self, Call, Whole};
 use crate::image::{self, HistoryEntry, ImageUsage, Images, Removed};
 use crate::query::{Query, checked_name};
@@ -24,6 +25,9 @@ use terok_proto::error::printable_line;
 use terok_proto::{Fault, Kind};
 use tokio::sync::{OnceCell, watch};
 use tokio::time::timeout;
+
+/// How long Podman gets to finish what made a list fail.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// Podman, wherever it is. Clones share everything; nothing is connected or started before it is asked.
 #[derive(Clone, Debug)]
@@ -215,6 +219,11 @@ impl Podman {
         let whole = async {
             match (self.exchange(call).await, again) {
                 (Err(fault), Some(again)) if fault.kind == Kind::PodmanUnavailable => {
+                    self.exchange(again).await
+                }
+                // Podman fails to list what is removed at that moment.
+                (Ok(whole), Some(again)) if whole.status == 500 => {
+                    tokio::time::sleep(AGAIN).await;
                     self.exchange(again).await
                 }
                 (whole, _) => whole,
@@ -567,6 +576,39 @@ impl Podman {
         answer
             .json()
             .map_err(|_| fault::nonsense(what, "it is no exit code"))
+    }
+
+    /// What a container has written so far, both streams in their order; of much only the end.
+    pub async fn container_log(&self, container: &str) -> Result<Vec<u8>, Fault> {
+        let what = "the log of a container";
+        let deadline = self.settings().deadlines.read;
+        let query = Query::default().flag("stdout", true).flag("stderr", true);
+        let path = format!(
+            "/containers/{}/logs",
+            checked_name("a container", container)?
+        );
+        let call = Call::new(what, Method::GET, query.at(&path));
+        let read = async {
+            let stream = self.inner.connector.connect().await?;
+            let mut answer = http::send(stream, call).await?;
+            if answer.status >= 300 {
+                let limit = self.settings().limits.answer;
+                let refusal = answer.whole(limit).await?.found()?;
+                return match refusal {
+                    Some(_) => Err(fault::nonsense(what, "it is no stream")),
+                    None => Err(no_container(container)),
+                };
+            }
+            let mut frames = Frames::default();
+            let mut log = Tail::new(self.settings().limits.line);
+            while let Some(piece) = answer.piece().await? {
+                frames.feed(&piece, |_, text| log.push(text))?;
+            }
+            Ok(log.take())
+        };
+        timeout(deadline, read)
+            .await
+            .unwrap_or_else(|_| Err(fault::timeout(what, deadline)))
     }
 }
 

@@ -185,7 +185,7 @@ impl Answer {
 #[derive(Debug)]
 pub(crate) struct Whole {
     what: String,
-    status: u16,
+    pub(crate) status: u16,
     pub(crate) body: Bytes,
 }
 

@@ -38,6 +38,7 @@ mod connect;
 mod container;
 mod events;
 mod fault;
+mod frames;
 mod http;
 mod image;
 mod query;

@@ -247,7 +247,7 @@ async fn containers_are_made_run_and_removed() {
             [
                 "sh",
                 "-c",
-                "grep NoNewPrivs /proc/self/status | grep -q 1 && exit $CODE",
+                "grep NoNewPrivs /proc/self/status | grep -q 1 && echo said && exit $CODE",
             ]
             .map(String::from)
             .into(),
@@ -265,6 +265,13 @@ async fn containers_are_made_run_and_removed() {
         .stop_container("life", Duration::from_secs(1))
         .await
         .unwrap();
+
+    let log = podman.container_log("life").await.unwrap();
+    assert_eq!(log, b"said\n");
+    assert_eq!(
+        podman.container_log("nope").await.unwrap_err().kind,
+        Kind::ContainerMissing
+    );
 
     let containers = podman.list_containers(true).await.unwrap();
     let container = containers.get("life").unwrap();
@@ -478,4 +485,64 @@ async fn seen(
             .expect(what)
             .unwrap();
     }
+}
+
+#[tokio::test]
+#[ignore = "needs podman-test-env"]
+async fn containers_outlive_the_service_that_started_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let podman = own(dir.path());
+    let spec = ContainerSpec {
+        image: BASE.into(),
+        name: Some("outlives".into()),
+        // Ends when it is told to, with a code that somebody has to collect.
+        command: Some(
+            [
+                "sh",
+                "-c",
+                "trap 'exit 7' USR1; echo up; while :; do sleep 0.1; done",
+            ]
+            .map(String::from)
+            .into(),
+        ),
+        ..ContainerSpec::default()
+    };
+    let id = podman.create_container(&spec).await.unwrap();
+    podman.start_container(&id).await.unwrap();
+    let line = format!(
+        "service --time 0 unix://{}",
+        dir.path().join("podman/podman.sock").display()
+    );
+    let conmon = format!("-c {id}");
+    assert_eq!((processes(&line), processes(&conmon)), (1, 1));
+    nix::sys::signal::kill(pid_of(&line), nix::sys::signal::Signal::SIGKILL).unwrap();
+    until("the service is gone", || processes(&line) == 0).await;
+    assert_eq!(processes(&conmon), 1, "its monitor lives");
+
+    // It ends while nobody of ours looks.
+    let runs = podman_pid(&id);
+    nix::sys::signal::kill(runs, nix::sys::signal::Signal::SIGUSR1).unwrap();
+    until("the container has ended", || processes(&conmon) == 0).await;
+    let containers = podman.list_containers(false).await.unwrap();
+    let container = containers.get("outlives").unwrap();
+    assert_eq!(
+        (container.state, container.exit_code),
+        (ContainerState::Exited, Some(7))
+    );
+    podman.remove_container(&id, true).await.unwrap();
+    nix::sys::signal::kill(pid_of(&line), nix::sys::signal::Signal::SIGTERM).unwrap();
+}
+
+/// The first process of a container, as seen from outside.
+fn podman_pid(id: &str) -> nix::unistd::Pid {
+    let output = std::process::Command::new(program())
+        .args(["inspect", "--format", "{{.State.Pid}}", id])
+        .output()
+        .unwrap();
+    nix::unistd::Pid::from_raw(
+        String::from_utf8_lossy(&output.stdout)
+            .trim()
+            .parse()
+            .unwrap(),
+    )
 }
