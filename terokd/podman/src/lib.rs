@@ -47,7 +47,7 @@ mod settings;
 mod value;
 mod watch;
 
-pub use build::{BuildItem, BuildRequest, BuildStream, Built, Context, Pull};
+pub use build::{BuildItem, BuildNetwork, BuildRequest, BuildStream, Built, Context, Pull};
 pub use client::{Info, Podman};
 pub use container::{Container, ContainerSize, ContainerSpec, ContainerState, Containers, Network};
 pub use image::{HistoryEntry, Image, ImageUsage, Images, Removed};

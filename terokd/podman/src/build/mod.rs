@@ -36,8 +36,8 @@ pub struct BuildRequest {
     pub pull: Pull,
     /// Runs every step again.
     pub no_cache: bool,
-    /// Which network the steps see: `host`, `none`, `private`; Podman's default without it.
-    pub network: Option<String>,
+    /// Which network the steps see.
+    pub network: BuildNetwork,
 }
 
 impl BuildRequest {
@@ -51,7 +51,7 @@ impl BuildRequest {
             build_args: BTreeMap::new(),
             pull: Pull::Never,
             no_cache: false,
-            network: None,
+            network: BuildNetwork::Private,
         }
     }
 
@@ -66,8 +66,12 @@ impl BuildRequest {
         if !self.build_args.is_empty() {
             query = query.with("buildargs", json(&self.build_args));
         }
-        if let Some(network) = &self.network {
-            query = query.with("networkmode", network);
+        if self.network == BuildNetwork::Private {
+            // `networkmode` is ignored by 4.3, and without this word the steps are in the host's network.
+            query = query.with(
+                "nsoptions",
+                r#"[{"Name":"network","Host":false,"Path":""}]"#,
+            );
         }
         Ok(query
             .with("pullpolicy", self.pull.name())
@@ -82,6 +86,15 @@ impl BuildRequest {
 
 fn json(map: &BTreeMap<String, String>) -> String {
     serde_json::to_string(map).expect("texts are JSON")
+}
+
+/// Which network the steps of a build see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BuildNetwork {
+    /// One of their own that reaches outside, as `podman build` has it.
+    Private,
+    /// The host's, its loopback included: a proxy that listens there can be used, and everything else there, too.
+    Host,
 }
 
 /// When a base image is fetched from its registry.

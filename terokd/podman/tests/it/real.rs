@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use terok_podman::{
-    BuildItem, BuildRequest, ContainerSpec, ContainerState, Context, Network, Podman, Settings,
+    BuildItem, BuildNetwork, BuildRequest, ContainerSpec, ContainerState, Context, Network, Podman,
+    Settings,
 };
 use terok_proto::Kind;
 
@@ -545,4 +546,36 @@ fn podman_pid(id: &str) -> nix::unistd::Pid {
             .parse()
             .unwrap(),
     )
+}
+
+#[tokio::test]
+#[ignore = "needs podman-test-env"]
+async fn steps_do_not_see_the_hosts_network_unless_told_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let podman = podman(dir.path());
+    let mut seen = Vec::new();
+    for network in [BuildNetwork::Private, BuildNetwork::Host] {
+        let mut request = request(
+            "localhost/net:1",
+            "RUN echo NET $(readlink /proc/self/ns/net)",
+        );
+        request.network = network;
+        request.no_cache = true;
+        let each = |item| match item {
+            BuildItem::Log(line) if line.starts_with("NET ") => seen.push(line),
+            _ => {}
+        };
+        podman
+            .build(request)
+            .await
+            .unwrap()
+            .finish(each)
+            .await
+            .unwrap();
+    }
+    let host = std::fs::read_link("/proc/self/ns/net").unwrap();
+    let host = format!("NET {}", host.display());
+    assert_eq!(seen.len(), 2);
+    assert_ne!(seen[0], host);
+    assert_eq!(seen[1], host);
 }
