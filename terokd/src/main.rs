@@ -43,12 +43,10 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 const ALREADY_RUNNING: u8 = 4;
 
 fn main() -> ExitCode {
-    // Git's hook is short-lived and called for every push: no arguments, no configuration, no runtime.
-    if std::env::args_os()
-        .nth(1)
-        .is_some_and(|word| word == "gate-hook")
-    {
-        return terok_gate_server::hook::run();
+    // Git's hooks are short-lived and called for every push: no configuration, no runtime.
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == "gate-hook") {
+        return terok_gate_server::hook::run(words.next().as_deref());
     }
     // What the vault holds is in this process's memory: no core file of it, and no debugger of the same user.
     if let Err(error) = nix::sys::prctl::set_dumpable(false) {

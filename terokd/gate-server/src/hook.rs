@@ -1,10 +1,13 @@
-//! What runs when a container has pushed: old tips that a push would lose are kept, and the push is written down.
+//! What runs when a container pushes: old tips that the push would lose are kept before anything moves, and what has
+//! moved is written down.
 //!
-//! The running half is `terokd gate-hook`, a child of git's: no runtime, no configuration, no database. It never
+//! Backups are made by `pre-receive`: whatever ends git once a ref has moved, its old tip is safe. A push that is refused
+//! after that leaves a backup too many. The running half is `terokd gate-hook`, a child of git's: no runtime, no configuration, no database. It never
 //! rejects anything, and what it writes to stderr is read by whoever pushes.
 
 use jiff::Timestamp;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
 use std::fs::OpenOptions;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
@@ -16,6 +19,18 @@ use terok_proto::Fault;
 /// Directory of the hooks, below the base.
 const DIRECTORY: &str = ".hooks";
 
+/// Hooks that are answered to.
+const HOOKS: [&str; 2] = [BEFORE, "post-receive"];
+const BEFORE: &str = "pre-receive";
+
+/// With these, git writes no ref: it might name an object that is never taken over from the push. Backups name only
+/// what was there before.
+const QUARANTINE: [&str; 3] = [
+    "GIT_QUARANTINE_PATH",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+];
+
 /// Largest list of updates that is read.
 const LARGEST: u64 = 64 << 20;
 
@@ -25,7 +40,7 @@ const LOOKED_AT: usize = 200;
 /// Seconds by which the name of a backup moves on when something is in its place.
 const TRIES: i64 = 30;
 
-/// Writes the hook into the base, whole or not at all, and gives the directory.
+/// Writes the hooks into the base, each whole or not at all, and gives the directory.
 pub(crate) fn install(base: &Path, program: &Path) -> Result<PathBuf, Fault> {
     let dir = base.join(DIRECTORY);
     let failed = |error: io::Error| Fault::io("write the hook in", &dir, &error);
@@ -38,17 +53,19 @@ pub(crate) fn install(base: &Path, program: &Path) -> Result<PathBuf, Fault> {
             other => script.push(*other),
         }
     }
-    script.extend_from_slice(b"' gate-hook\n");
-    let mut file = tempfile::Builder::new()
-        .prefix(".post-receive-")
-        .permissions(std::fs::Permissions::from_mode(0o700))
-        .tempfile_in(&dir)
-        .map_err(failed)?;
-    file.write_all(&script).map_err(failed)?;
-    // Closed before it gets its name: a script that is open for writing cannot be run.
-    let path = file.into_temp_path();
-    path.persist(dir.join("post-receive"))
-        .map_err(|error| failed(error.error))?;
+    for hook in HOOKS {
+        let mut file = tempfile::Builder::new()
+            .prefix(&format!(".{hook}-"))
+            .permissions(std::fs::Permissions::from_mode(0o700))
+            .tempfile_in(&dir)
+            .map_err(failed)?;
+        file.write_all(&script).map_err(failed)?;
+        writeln!(file, "' gate-hook {hook}").map_err(failed)?;
+        // Closed before it gets its name: a script that is open for writing cannot be run.
+        let path = file.into_temp_path();
+        path.persist(dir.join(hook))
+            .map_err(|error| failed(error.error))?;
+    }
     Ok(dir)
 }
 
@@ -87,31 +104,30 @@ fn is_zero(id: &str) -> bool {
     id.bytes().all(|byte| byte == b'0')
 }
 
-/// Runs as git's `post-receive` hook, in the repository that was pushed to.
-pub fn run() -> ExitCode {
+/// Runs as git's hook of that name, in the repository that is pushed to.
+pub fn run(hook: Option<&OsStr>) -> ExitCode {
     // Whoever ends git ends its group; what is begun here is brief and must be finished.
     let _ = nix::unistd::setpgid(nix::unistd::Pid::from_raw(0), nix::unistd::Pid::from_raw(0));
     let mut text = Vec::new();
     if let Err(error) = io::stdin().take(LARGEST).read_to_end(&mut text) {
-        warn(&format!("cannot read what was pushed: {error}"));
-        return ExitCode::FAILURE;
+        warn(&format!("cannot read what is pushed: {error}"));
+        // No failure of ours rejects a push.
+        return ExitCode::SUCCESS;
     }
     let updates: Vec<_> = text
         .split(|byte| *byte == b'\n')
         .filter_map(Update::parse)
         .collect();
-    let mut code = ExitCode::SUCCESS;
-    if let Err(message) = keep(&updates) {
-        warn(&format!("not every old tip was kept: {message}"));
-        code = ExitCode::FAILURE;
-    }
-    if let Some(path) = std::env::var_os("TEROKD_HOOK_REPORT")
+    if hook.is_some_and(|hook| hook == BEFORE) {
+        if let Err(message) = keep(&updates) {
+            warn(&format!("not every old tip is kept: {message}"));
+        }
+    } else if let Some(path) = std::env::var_os("TEROKD_HOOK_REPORT")
         && let Err(error) = write_down(Path::new(&path), &updates)
     {
         warn(&format!("the push is not announced: {error}"));
-        code = ExitCode::FAILURE;
     }
-    code
+    ExitCode::SUCCESS
 }
 
 /// Nobody may read any more; that is no reason to fail.
@@ -136,12 +152,21 @@ fn write_down(path: &Path, updates: &[Update]) -> io::Result<()> {
         .write_all(&lines)
 }
 
-/// Keeps the old tips that their branches do not reach any more.
+/// Keeps the old tips that their branches will not reach any more.
 fn keep(updates: &[Update]) -> Result<(), String> {
-    let candidates: Vec<_> = updates
+    let mut candidates: Vec<_> = updates
         .iter()
         .filter(|update| update.branch().is_some())
         .collect();
+    if candidates.is_empty() {
+        return Ok(());
+    }
+    // A client may claim anything; only what is there can be lost.
+    let heads = heads().map_err(|error| format!("git does not start: {error}"))?;
+    candidates.retain(|update| {
+        let there = heads.get(&update.name);
+        there.is_some_and(|id| id.as_slice() == update.old.as_bytes())
+    });
     let all = candidates.len() > LOOKED_AT;
     let lost: Vec<_> = candidates
         .into_iter()
@@ -171,7 +196,18 @@ fn keep(updates: &[Update]) -> Result<(), String> {
 }
 
 fn is_ancestor(old: &str, new: &str) -> bool {
-    git(&["merge-base", "--is-ancestor", old, new], &[]).is_ok_and(|output| output.status.success())
+    git(&["merge-base", "--is-ancestor", old, new]).is_ok_and(|output| output.status.success())
+}
+
+/// Every branch and its tip.
+fn heads() -> io::Result<HashMap<Vec<u8>, Vec<u8>>> {
+    let format = "--format=%(refname) %(objectname)";
+    let listed = git(&["for-each-ref", format, "refs/heads/"])?.stdout;
+    let lines = listed.split(|byte| *byte == b'\n').filter_map(|line| {
+        let space = line.iter().rposition(|byte| *byte == b' ')?;
+        Some((line[..space].to_vec(), line[space + 1..].to_vec()))
+    });
+    Ok(lines.collect())
 }
 
 /// A backup's name, and what it points to.
@@ -206,7 +242,11 @@ fn create<'a>(refs: impl IntoIterator<Item = (Vec<u8>, &'a str)>) -> Result<(), 
         "--stdin",
         "-z",
     ];
-    let output = git(&arguments, &input).map_err(|error| format!("git does not start: {error}"))?;
+    let mut command = command(&arguments);
+    for name in QUARANTINE {
+        command.env_remove(name);
+    }
+    let output = feed(command, &input).map_err(|error| format!("git does not start: {error}"))?;
     if output.status.success() {
         return Ok(());
     }
@@ -215,13 +255,22 @@ fn create<'a>(refs: impl IntoIterator<Item = (Vec<u8>, &'a str)>) -> Result<(), 
     Err(terok_proto::error::printable_line(&message))
 }
 
-fn git(arguments: &[&str], input: &[u8]) -> io::Result<Output> {
-    let mut child = Command::new("git")
+fn git(arguments: &[&str]) -> io::Result<Output> {
+    feed(command(arguments), &[])
+}
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new("git");
+    command
         .args(arguments)
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()?;
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+fn feed(mut command: Command, input: &[u8]) -> io::Result<Output> {
+    let mut child = command.spawn()?;
     if let Some(mut stdin) = child.stdin.take()
         && let Err(error) = stdin.write_all(input)
         && error.kind() != io::ErrorKind::BrokenPipe

@@ -13,7 +13,7 @@ mod world;
 fn hook_child() {
     if std::env::var_os("TEROKD_HOOK_REPORT").is_some() {
         assert_eq!(
-            terok_gate_server::hook::run(),
+            terok_gate_server::hook::run(std::env::var_os("TEST_HOOK").as_deref()),
             std::process::ExitCode::SUCCESS
         );
     }

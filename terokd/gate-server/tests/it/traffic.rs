@@ -59,3 +59,57 @@ async fn a_token_clones_and_pushes() {
     world.idle().await;
     world.server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_push_loses_is_kept_before_it_is_lost() {
+    let world = World::new().await;
+    // As when everything is stopped between the move of a branch and what git runs after it.
+    std::fs::write(world.path("it's terokd.post-receive.missing"), "").unwrap();
+    let token = world.token("alpha", "t1").await;
+    let url = world.url(&token, "alpha");
+    let gate = world.gate_path("alpha");
+    let old = world.git(&gate, &["rev-parse", "main"]).await;
+    world.git(&gate, &["branch", "feature", "main~1"]).await;
+    let feature = world.git(&gate, &["rev-parse", "feature"]).await;
+    world
+        .git(world.root.path(), &["clone", "-q", &url, "work"])
+        .await;
+    let work = world.path("work");
+    let amend = ["commit", "-q", "--amend", "-m", "rewritten"];
+    world.git(&work, &amend).await;
+    let push = [
+        "push",
+        "-q",
+        "--force",
+        "origin",
+        "HEAD:main",
+        "HEAD:new",
+        ":feature",
+    ];
+    world.git(&work, &push).await;
+    let backups = || async {
+        let list = [
+            "for-each-ref",
+            "--format=%(objectname) %(refname)",
+            "refs/terok/backup",
+        ];
+        world.git(&gate, &list).await
+    };
+    let kept = backups().await;
+    assert_eq!(kept.lines().count(), 2, "{kept}");
+    for (id, branch) in [(&old, "main"), (&feature, "feature")] {
+        let kept = kept.contains(&format!("{id} refs/terok/backup/{branch}/"));
+        assert!(kept, "nothing of {branch}");
+    }
+    let head = world.git(&work, &["rev-parse", "HEAD"]).await;
+    assert_eq!(world.git(&gate, &["rev-parse", "main"]).await, head);
+    // A push that loses nothing keeps nothing.
+    let more = ["commit", "-q", "--allow-empty", "-m", "more"];
+    world.git(&work, &more).await;
+    world
+        .git(&work, &["push", "-q", "origin", "HEAD:main"])
+        .await;
+    assert_eq!(backups().await, kept);
+    world.git(&gate, &["fsck", "--strict"]).await;
+    world.server.stop().await;
+}
