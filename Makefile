@@ -44,7 +44,7 @@ install: release
 	install -D -m 755 $(TARGET)/release/terokctl $(DESTDIR)$(PREFIX)/bin/terokctl
 	install -d $(DESTDIR)$(UNITDIR)
 	sed 's#@BINDIR@#$(PREFIX)/bin#' systemd/terokd.service > $(DESTDIR)$(UNITDIR)/terokd.service
-	install -m 644 systemd/terokd.socket $(DESTDIR)$(UNITDIR)/terokd.socket
+	install -m 644 systemd/terokd.socket systemd/terokd-gate.socket $(DESTDIR)$(UNITDIR)/
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
 	  $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d $(DESTDIR)$(PREFIX)/share/man/man1
 	$(TARGET)/release/terokctl completions bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/terokctl
@@ -55,6 +55,7 @@ install: release
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/terokd $(DESTDIR)$(PREFIX)/bin/terokctl \
 	  $(DESTDIR)$(UNITDIR)/terokd.service $(DESTDIR)$(UNITDIR)/terokd.socket \
+	  $(DESTDIR)$(UNITDIR)/terokd-gate.socket \
 	  $(DESTDIR)$(PREFIX)/share/bash-completion/completions/terokctl \
 	  $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_terokctl \
 	  $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/terokctl.fish \

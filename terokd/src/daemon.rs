@@ -49,6 +49,8 @@ pub struct Settings {
     pub socket: Option<PathBuf>,
     /// A socket that was handed over.
     pub activated: Option<std::os::unix::net::UnixListener>,
+    /// Where gates are served, if that was handed over.
+    pub gate: terok_gate_server::Handed,
     /// Where a keyring is asked for.
     pub session_bus: terok_vault::SessionBus,
 }
@@ -147,7 +149,7 @@ pub async fn start(env: Environment, settings: Settings) -> Result<Running, Star
     )
     .await?;
     gates.attach(polling.clone());
-    gates.serve(&store).await?;
+    gates.serve(&store, settings.gate).await?;
     let keys = Keys::new(vault.clone(), gates.clone(), registry.clone());
     let domain = Domain::new(
         Arc::clone(&env),

@@ -68,8 +68,8 @@ fn main() -> ExitCode {
         json: arguments.log_json,
         journal: env.var("JOURNAL_STREAM").is_some(),
     });
-    let activated = match systemd::take_listener() {
-        Ok(listener) => listener,
+    let activated = match systemd::take_listeners(env.var("LISTEN_FDNAMES").unwrap_or_default()) {
+        Ok(listeners) => listeners,
         Err(error) => {
             return fail(
                 &format!("cannot use the socket that was handed over: {error}"),
@@ -92,7 +92,8 @@ fn main() -> ExitCode {
     };
     let settings = Settings {
         socket: arguments.socket,
-        activated,
+        activated: activated.main,
+        gate: activated.gate,
         ..Settings::default()
     };
     let end = runtime.block_on(serve(env, settings));

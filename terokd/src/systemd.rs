@@ -6,17 +6,54 @@ use std::os::unix::net::UnixListener;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
+use terok_gate_server::Handed;
 
-/// The listening socket that systemd passed, if it passed exactly one Unix stream socket.
+/// Names of the gate server's sockets, as its unit or systemd calls them; everything else is the daemon's own.
+const GATE: [&str; 2] = ["terokd-gate", "terokd-gate.socket"];
+
+/// The listening sockets that systemd passed.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    /// Where clients call.
+    pub main: Option<UnixListener>,
+    /// Where gates are served.
+    pub gate: Handed,
+}
+
+/// Takes the sockets that systemd passed under these names (`LISTEN_FDNAMES`): of each kind the first.
 ///
 /// # Errors
-/// Something was passed that is not such a socket.
-pub fn take_listener() -> std::io::Result<Option<UnixListener>> {
+/// Something was passed that is no such socket.
+pub fn take_listeners(names: &str) -> std::io::Result<Listeners> {
+    let mut names = names.split(':');
     let mut passed = listenfd::ListenFd::from_env();
-    if passed.len() == 0 {
-        return Ok(None);
+    let mut listeners = Listeners::default();
+    for index in 0..passed.len() {
+        let name = names.next().unwrap_or_default();
+        let unused = if !GATE.contains(&name) {
+            replace(&mut listeners.main, passed.take_unix_listener(index)?)
+        } else if let Ok(unix) = passed.take_unix_listener(index) {
+            replace(&mut listeners.gate.unix, unix)
+        } else {
+            replace(&mut listeners.gate.tcp, passed.take_tcp_listener(index)?)
+        };
+        if unused {
+            tracing::warn!(
+                name,
+                "a socket too many was handed over: nobody answers there"
+            );
+        }
     }
-    passed.take_unix_listener(0)
+    Ok(listeners)
+}
+
+/// Fills an empty place; otherwise closes what came and says so.
+fn replace<T>(place: &mut Option<T>, found: Option<T>) -> bool {
+    let unused = place.is_some() && found.is_some();
+    if place.is_none() {
+        *place = found;
+    }
+    unused
 }
 
 /// Begins to pass on what systemd is told, in a thread of its own: whoever tells never waits for the reader of the

@@ -7,6 +7,7 @@ mod conformance;
 mod events;
 mod fixtures;
 mod gate;
+mod gate_server;
 mod gates_killed;
 mod layout;
 mod lifecycle;

@@ -31,6 +31,7 @@ fn units_work_with_a_real_manager() {
         ("systemd-suite", env.join("systemd-suite")),
         ("terokd.service", units.join("terokd.service")),
         ("terokd.socket", units.join("terokd.socket")),
+        ("terokd-gate.socket", units.join("terokd-gate.socket")),
     ] {
         fs::copy(source, dir.path().join(name)).unwrap();
     }

@@ -1,6 +1,8 @@
 //! What the server is told when it starts.
 
 use std::ffi::OsString;
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,6 +19,8 @@ pub struct Config {
     pub hook_program: PathBuf,
     /// Where the host reaches it.
     pub listen: Listen,
+    /// Listeners of the service manager's; the one that fits `listen` is used instead of one of ours.
+    pub handed: Handed,
     /// How much of everything.
     pub limits: Limits,
 }
@@ -33,6 +37,15 @@ pub enum Listen {
         /// The one that was allocated before; kept if it is free.
         previous: Option<u16>,
     },
+}
+
+/// Listening sockets that were handed over, and stay open at their addresses when this process ends.
+#[derive(Debug, Default)]
+pub struct Handed {
+    /// For [`Listen::Socket`].
+    pub unix: Option<UnixListener>,
+    /// For [`Listen::Tcp`].
+    pub tcp: Option<TcpListener>,
 }
 
 /// Limits, with the defaults of the specification.

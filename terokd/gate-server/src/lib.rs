@@ -21,7 +21,7 @@ mod server;
 mod token;
 mod tokens;
 
-pub use config::{Config, Limits, Listen};
+pub use config::{Config, Handed, Limits, Listen};
 pub use listen::task_key;
 pub use repository::servable_name;
 pub use server::{GateServer, PushEvent, PushedRef};

@@ -190,6 +190,56 @@ fn make_room(dir: &OwnedFd, path: &Path, shown: &Path) -> Result<(), Fault> {
     }
 }
 
+/// Makes sure that a socket that was handed over can be reached by its owner only; answers where it is.
+pub(crate) fn check_handed_unix(listener: &UnixListener) -> Result<PathBuf, Fault> {
+    let address = listener.local_addr().map_err(|error| {
+        Fault::internal(format!("cannot ask a listener for its place: {error}"))
+    })?;
+    let refuse = |what: String| {
+        Fault::new(
+            Kind::PermissionDenied,
+            format!("{what}, so gates are not served on it"),
+        )
+        .hint("use `ListenStream=` with a path and `SocketMode=0600` in `terokd-gate.socket`")
+    };
+    let Some(path) = address.as_pathname() else {
+        return Err(refuse(
+            "the socket that was handed over has no path".to_owned(),
+        ));
+    };
+    let found =
+        nix::sys::stat::lstat(path).map_err(|error| Fault::io("inspect", path, &error.into()))?;
+    if found.st_mode & 0o077 != 0 {
+        let mode = found.st_mode & 0o7777;
+        let shown = path.display();
+        return Err(refuse(format!(
+            "`{shown}` was handed over with mode {mode:04o}"
+        )));
+    }
+    Ok(path.to_owned())
+}
+
+/// Makes sure that a port that was handed over is on loopback.
+pub(crate) fn check_handed_tcp(
+    listener: &std::net::TcpListener,
+    configured: Option<u16>,
+) -> Result<(), Fault> {
+    let address = listener.local_addr().map_err(|error| {
+        Fault::internal(format!("cannot ask a listener for its place: {error}"))
+    })?;
+    if !address.ip().is_loopback() {
+        return Err(Fault::new(
+            Kind::PermissionDenied,
+            format!("{address} was handed over and is not loopback, so gates are not served on it"),
+        )
+        .hint("use `ListenStream=127.0.0.1:PORT` in `terokd-gate.socket`"));
+    }
+    if let Some(configured) = configured.filter(|port| *port != address.port()) {
+        tracing::warn!(%address, configured, "`gate_server.port` is not the port that was handed over, which is used");
+    }
+    Ok(())
+}
+
 /// Takes a loopback port: the configured one, else the previous one, else any of the range.
 pub(crate) fn bind_tcp(
     port: Option<u16>,

@@ -1,7 +1,7 @@
 //! The server as a whole: what it listens on, whom it serves, and how it ends.
 
 use crate::admission::Admission;
-use crate::config::{Config, Limits, Listen};
+use crate::config::{Config, Handed, Limits, Listen};
 use crate::git::Git;
 use crate::listen::{self, BoundUnix, Origin};
 use crate::repository::Base;
@@ -122,6 +122,7 @@ impl GateServer {
             path,
             hook_program,
             listen,
+            handed,
             limits,
         } = config;
         let base = Base::open(&base)?;
@@ -129,7 +130,7 @@ impl GateServer {
         let host_dir = listen::runtime_subdir(&runtime_dir, "host")?;
         let run_dir = listen::runtime_subdir(&runtime_dir, "run")?;
         report::sweep(&host_dir);
-        let host = bind_host(listen, &runtime_dir)?;
+        let host = bind_host(listen, handed, &runtime_dir)?;
         let (sender, receiver) = mpsc::channel(EVENTS);
         let by_socket = host.facts.transport == ServerTransport::Socket;
         let inner = Arc::new(Inner {
@@ -338,7 +339,7 @@ struct Host {
     facts: Facts,
 }
 
-fn bind_host(listen: Listen, runtime: &Path) -> Result<Host, Fault> {
+fn bind_host(listen: Listen, handed: Handed, runtime: &Path) -> Result<Host, Fault> {
     let failed =
         |error: io::Error| Fault::internal(format!("cannot listen for the gate server: {error}"));
     let socket = runtime.join("host").join(listen::SOCKET);
@@ -362,11 +363,43 @@ fn bind_host(listen: Listen, runtime: &Path) -> Result<Host, Fault> {
             ),
         })
     };
-    match listen {
-        Listen::Tcp { port, previous } => {
+    if matches!(listen, Listen::Tcp { .. }) && handed.unix.is_some()
+        || matches!(listen, Listen::Socket) && handed.tcp.is_some()
+    {
+        tracing::warn!(
+            "a socket that was handed over for gates is not used: it does not fit `services.mode`"
+        );
+    }
+    match (listen, handed) {
+        (
+            Listen::Tcp { port, .. },
+            Handed {
+                tcp: Some(listener),
+                ..
+            },
+        ) => {
+            listen::check_handed_tcp(&listener, port)?;
+            tcp(listener, ServerMode::Systemd)
+        }
+        (Listen::Tcp { port, previous }, _) => {
             tcp(listen::bind_tcp(port, previous)?, ServerMode::Daemon)
         }
-        Listen::Socket => {
+        (
+            Listen::Socket,
+            Handed {
+                unix: Some(listener),
+                ..
+            },
+        ) => {
+            let address = listen::check_handed_unix(&listener)?;
+            let address = address.to_string_lossy().into_owned();
+            Ok(Host {
+                acceptor: Acceptor::unix(listener).map_err(failed)?,
+                bound: None,
+                facts: facts(ServerMode::Systemd, ServerTransport::Socket, None, address),
+            })
+        }
+        (Listen::Socket, _) => {
             let bound = listen::bind_unix(runtime, "host")?;
             let address = socket.to_string_lossy().into_owned();
             Ok(Host {

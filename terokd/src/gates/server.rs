@@ -6,7 +6,7 @@ use crate::store::Store;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use terok_config::global::typed::ServicesMode;
-use terok_gate_server::{Config, GateServer, Limits, Listen, PushEvent, Tokens};
+use terok_gate_server::{Config, GateServer, Handed, Limits, Listen, PushEvent, Tokens};
 use terok_proto::Fault;
 use terok_proto::events::EventKind;
 use terok_proto::gate::{GateServerStatus, ServerMode};
@@ -24,7 +24,7 @@ impl Gates {
     ///
     /// # Errors
     /// The tokens cannot be read.
-    pub async fn serve(&self, store: &Store) -> Result<(), Fault> {
+    pub async fn serve(&self, store: &Store, handed: Handed) -> Result<(), Fault> {
         let tokens = Tokens::open(store.pool()).await?;
         let snapshot = self.inner.registry.snapshot();
         let (paths, config) = (&snapshot.paths, &snapshot.global.config);
@@ -51,6 +51,7 @@ impl Gates {
             path: self.inner.env.var("PATH").unwrap_or_default().into(),
             hook_program: program.unwrap_or_else(|| PathBuf::from("terokd")),
             listen,
+            handed,
             limits: Limits {
                 max_push_bytes: snapshot.global.terokd.gate_server.max_push_bytes,
                 ..Limits::default()

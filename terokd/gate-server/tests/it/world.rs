@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
-use terok_gate_server::{Config, GateServer, Limits, Listen, PushEvent, Token, Tokens};
+use terok_gate_server::{Config, GateServer, Handed, Limits, Listen, PushEvent, Token, Tokens};
 use tokio::sync::mpsc;
 
 /// Guards against hanging; nothing waits for it.
@@ -59,6 +59,7 @@ pub(crate) fn config(root: &Path, listen: Listen, limits: Limits) -> Config {
         path: std::env::var_os("PATH").unwrap(),
         hook_program: hook_program(root),
         listen,
+        handed: Handed::default(),
         limits,
     }
 }

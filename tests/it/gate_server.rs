@@ -1,0 +1,131 @@
+//! Where agents reach their gates: sockets that are handed over, addresses that stay.
+
+use serde_json::{Value, json};
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::Stdio;
+use terok_tests::programs::terokd;
+use terok_tests::{Daemon, PATIENCE, World};
+
+const TCP: &str = "services: {mode: tcp}\n";
+
+/// Starts the daemon as systemd does, with the gate's listener before the daemon's own.
+fn activated(world: &World, gate: impl Into<OwnedFd>, own: &UnixListener) -> Daemon {
+    let script = r#"exec 3<&0 4<&1 </dev/null >&2; LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=terokd-gate:terokd.socket exec "$0""#;
+    let own = own.try_clone().unwrap();
+    Daemon::start(world, |command| {
+        let mut shell = world.command("/bin/sh".as_ref());
+        shell
+            .arg("-c")
+            .arg(script)
+            .arg(terokd())
+            .stdin(Stdio::from(gate.into()))
+            .stdout(Stdio::from(OwnedFd::from(own)));
+        for (name, value) in command.get_envs() {
+            shell.env(name, value.unwrap());
+        }
+        let log = fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(world.dir().join("log.activated"))
+            .unwrap();
+        shell.stderr(log);
+        *command = shell;
+    })
+}
+
+fn own_socket(world: &World) -> UnixListener {
+    let run = world.dir().join("run");
+    world.mkdirs(&run);
+    fs::set_permissions(&run, fs::Permissions::from_mode(0o700)).unwrap();
+    UnixListener::bind(world.socket()).unwrap()
+}
+
+fn ask(stream: &mut UnixStream) {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+        .write_all(b"GET /alpha.git/HEAD HTTP/1.1\r\nHost: gate\r\nConnection: close\r\n\r\n")
+        .unwrap();
+}
+
+fn answer(mut stream: UnixStream) -> String {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+fn status(daemon: &Daemon) -> Value {
+    daemon.ok("gate_server.status", json!({}))
+}
+
+#[test]
+fn a_socket_that_was_handed_over_for_gates_is_used_and_left() {
+    let world = World::new();
+    let own = own_socket(&world);
+    let path = world.dir().join("run/gate.sock");
+    let gate = UnixListener::bind(&path).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    // An agent that came before the daemon is served, also while it is replaced.
+    for _ in 0..2 {
+        let mut early = UnixStream::connect(&path).unwrap();
+        ask(&mut early);
+        let mut daemon = activated(&world, gate.try_clone().unwrap(), &own);
+        assert!(answer(early).starts_with("HTTP/1.1 401"));
+        let status = status(&daemon);
+        assert_eq!(status["mode"], "systemd", "{status}");
+        assert_eq!(status["transport"], "socket");
+        assert_eq!(status["address"], path.to_str().unwrap());
+        assert!(daemon.terminate().success());
+        assert!(path.exists(), "the socket belongs to whoever made it");
+    }
+    // What others can reach is not served.
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+    let daemon = activated(&world, gate, &own);
+    let status = status(&daemon);
+    assert_eq!(status["running"], false, "{status}");
+    assert!(
+        status["error"].as_str().unwrap().contains("0666"),
+        "{status}"
+    );
+}
+
+#[test]
+fn a_port_that_was_handed_over_has_to_be_on_loopback() {
+    let world = World::new().file("$CONFIG/config.yml", TCP);
+    let own = own_socket(&world);
+    let gate = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = gate.local_addr().unwrap();
+    let mut daemon = activated(&world, gate, &own);
+    let told = status(&daemon);
+    assert_eq!(told["mode"], "systemd", "{told}");
+    assert_eq!(told["port"], address.port());
+    assert!(daemon.terminate().success());
+
+    let daemon = activated(&world, TcpListener::bind("0.0.0.0:0").unwrap(), &own);
+    let told = status(&daemon);
+    assert_eq!(told["running"], false, "{told}");
+    assert!(
+        told["error"].as_str().unwrap().contains("loopback"),
+        "{told}"
+    );
+}
+
+#[test]
+fn the_port_stays_over_restarts() {
+    let world = World::new().file("$CONFIG/config.yml", TCP);
+    let mut daemon = world.start();
+    let first = status(&daemon);
+    let port = first["port"].as_u64().unwrap();
+    assert!((18_700..=32_700).contains(&port), "{first}");
+    assert_eq!(first["mode"], "daemon");
+    assert!(daemon.terminate().success());
+    let mut daemon = world.start();
+    assert_eq!(status(&daemon)["port"], port);
+    daemon.kill9();
+    let daemon = world.start();
+    assert_eq!(status(&daemon)["port"], port);
+}
