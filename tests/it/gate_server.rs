@@ -8,8 +8,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Stdio;
-use terok_tests::programs::terokd;
-use terok_tests::{Daemon, PATIENCE, World};
+use terok_tests::programs::{need, terokd};
+use terok_tests::{Daemon, PATIENCE, Upstream, World};
 
 const TCP: &str = "services: {mode: tcp}\n";
 
@@ -128,4 +128,77 @@ fn the_port_stays_over_restarts() {
     daemon.kill9();
     let daemon = world.start();
     assert_eq!(status(&daemon)["port"], port);
+}
+
+/// Clones the gate of `name` with a token of the user name.
+fn clone(world: &World, port: u64, token: &str, name: &str, target: &str) -> bool {
+    let Some(git) = need("git") else { return false };
+    let url = format!("http://{token}@127.0.0.1:{port}/{name}.git");
+    let mut command = world.command(&git);
+    command
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .args(["clone", "-q", &url])
+        .arg(world.path(&format!("$HOME/{target}")));
+    command.output().unwrap().status.success()
+}
+
+#[test]
+fn a_derived_project_clones_and_a_deleted_one_does_not() {
+    let world = World::new().file("$CONFIG/config.yml", TCP);
+    let Some(upstream) = Upstream::new(&world, "up") else {
+        return;
+    };
+    let yaml = format!(
+        "git: {{upstream_url: \"{}\", default_branch: main}}\ngatekeeping: {{upstream_polling: {{enabled: false}}}}\n",
+        upstream.file_url()
+    );
+    let world = world.project("alpha", &yaml).project("other", "{}\n");
+    let mut daemon = world.start();
+    daemon.ok("project.gate.sync", json!({"project_id": "alpha"}));
+    let derived = json!({"source_id": "alpha", "new_id": "beta"});
+    daemon.ok("derive_project", derived);
+    assert!(daemon.terminate().success());
+    let token = |n: u8| format!("terok-g-{n:032x}");
+    let tokens = json!({
+        token(1): {"scope": "alpha", "task": "t1"},
+        token(2): {"scope": "beta", "task": "t2"},
+        token(3): {"scope": "other", "task": "t3"},
+    });
+    let file = "$DATA/sandbox/gate/tokens.json";
+    world.write(file, tokens.to_string());
+    let mut daemon = world.start();
+    let port = status(&daemon)["port"].as_u64().unwrap();
+    assert!(clone(&world, port, &token(1), "alpha", "one"));
+    assert!(
+        clone(&world, port, &token(2), "alpha", "two"),
+        "of a derived project"
+    );
+    assert!(
+        !clone(&world, port, &token(3), "alpha", "three"),
+        "of a stranger"
+    );
+
+    daemon.ok("delete_project", json!({"project_id": "beta"}));
+    assert!(!clone(&world, port, &token(2), "alpha", "deleted"));
+    // The file still has the token; and this start cannot serve anybody.
+    assert!(daemon.terminate().success());
+    let held = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = held.local_addr().unwrap().port();
+    world.write(
+        "$CONFIG/config.yml",
+        format!("{TCP}gate_server: {{port: {taken}}}\n"),
+    );
+    let mut daemon = world.start();
+    let told = status(&daemon);
+    assert_eq!(told["running"], false, "{told}");
+    assert!(
+        told["error"].as_str().unwrap().contains("cannot listen"),
+        "{told}"
+    );
+    assert!(daemon.terminate().success());
+    drop(held);
+    let daemon = world.start();
+    assert!(clone(&world, taken.into(), &token(1), "alpha", "again"));
+    assert!(!clone(&world, taken.into(), &token(2), "alpha", "revived"));
+    drop(daemon);
 }

@@ -295,3 +295,92 @@ async fn a_task_has_a_socket_of_its_own() {
     assert!(UnixStream::connect(&socket).is_err());
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn something_else_in_a_socket_s_place_is_left_alone() {
+    let world = World::new().await;
+    let dir = world.server.add_task("alpha", "t1").await.unwrap();
+    world.server.remove_task("alpha", "t1").await;
+    std::fs::create_dir_all(&dir).unwrap();
+    let place = dir.join("gate-server.sock");
+    std::fs::write(&place, "precious").unwrap();
+    let refused = world.server.add_task("alpha", "t1").await.unwrap_err();
+    assert!(refused.message.contains("is no socket"), "{refused}");
+    assert_eq!(std::fs::read_to_string(&place).unwrap(), "precious");
+    std::fs::remove_file(&place).unwrap();
+    std::os::unix::fs::symlink("/dev/null", &place).unwrap();
+    assert!(world.server.add_task("alpha", "t1").await.is_err());
+    assert!(place.symlink_metadata().unwrap().is_symlink());
+    // Somebody who answers there is not pushed aside; a socket that a crash left is.
+    std::fs::remove_file(&place).unwrap();
+    let other = std::os::unix::net::UnixListener::bind(&place).unwrap();
+    assert!(world.server.add_task("alpha", "t1").await.is_err());
+    drop(other);
+    world.server.add_task("alpha", "t1").await.unwrap();
+    UnixStream::connect(&place).unwrap();
+    world.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_vanishes_takes_its_child_along() {
+    // The only child; without an end it would be kept for two minutes.
+    let limits = Limits {
+        children: 1,
+        ..Limits::default()
+    };
+    let world = World::with(limits).await;
+    let token = world.token("alpha", "t1").await;
+    let mut stream = connect(&world);
+    let head = post(
+        "git-upload-pack",
+        token.expose(),
+        "Content-Length: 1000\r\n",
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(b"0014").unwrap();
+    let serving = || {
+        let mut found = 0;
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let cwd = std::fs::read_link(entry.path().join("cwd"));
+            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            let git = String::from_utf8_lossy(&line).contains("upload-pack");
+            found += usize::from(git && cwd.is_ok_and(|cwd| cwd == world.gate_path("alpha")));
+        }
+        found
+    };
+    let until = async |wanted: bool| {
+        while (serving() > 0) != wanted {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE / 2, until(true))
+        .await
+        .expect("no child");
+    drop(stream);
+    tokio::time::timeout(PATIENCE / 2, until(false))
+        .await
+        .expect("the child stays");
+    world.idle().await;
+    world.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_beyond_the_limit_is_refused() {
+    let limits = Limits {
+        max_push_bytes: 1000,
+        ..Limits::default()
+    };
+    let world = World::with(limits).await;
+    let token = world.token("alpha", "t1").await;
+    let close = "Connection: close\r\n";
+    let announced = format!("{close}Content-Length: 1001\r\n");
+    let chunked = format!("{close}Transfer-Encoding: chunked\r\n");
+    let chunk = format!("3e9\r\n{}\r\n0\r\n\r\n", "0".repeat(1001));
+    for (headers, body) in [(announced, "0".repeat(1001)), (chunked, chunk)] {
+        let request = post("git-receive-pack", token.expose(), &headers) + &body;
+        let answer = raw(&world.address(), request.as_bytes());
+        assert_eq!(status(&answer), 413, "{headers}: {answer}");
+    }
+    world.idle().await;
+    world.server.stop().await;
+}
