@@ -31,12 +31,31 @@ pub struct Row {
     pub last_sync_error: Option<String>,
 }
 
+impl Row {
+    /// What would be told or tried again if it were forgotten; the rest the next poll finds out anew.
+    pub(super) fn news(&self) -> impl PartialEq + use<> {
+        (
+            self.failures,
+            self.last_error.clone(),
+            self.last_error_kind,
+            self.notified_head.clone(),
+        )
+    }
+}
+
 /// The table.
 #[derive(Clone, Debug)]
 pub(super) struct Memory {
     store: Store,
+    waiting: Arc<Mutex<Waiting>>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
     /// What is to be written, by gate.
-    waiting: Arc<Mutex<BTreeMap<PathBuf, Row>>>,
+    rows: BTreeMap<PathBuf, Row>,
+    /// Somebody is going to write it soon.
+    expected: bool,
 }
 
 impl Memory {
@@ -78,11 +97,29 @@ impl Memory {
             .collect())
     }
 
-    /// Many polls end at the same time: whoever writes first writes for all who wait.
+    /// Writes one gate, and what waits to be written with it.
     pub(super) async fn save(&self, gate: &Path, row: &Row) -> Result<(), Fault> {
-        self.waiting().insert(gate.to_owned(), row.clone());
+        self.waiting().rows.insert(gate.to_owned(), row.clone());
+        self.write().await
+    }
+
+    /// Leaves one gate for the next who writes; true if the caller has to see to it that somebody does soon.
+    pub(super) fn put_aside(&self, gate: &Path, row: Row) -> bool {
+        let mut waiting = self.waiting();
+        waiting.rows.insert(gate.to_owned(), row);
+        !std::mem::replace(&mut waiting.expected, true)
+    }
+
+    /// Writes what was put aside, from now on.
+    pub(super) async fn write_aside(&self) -> Result<(), Fault> {
+        self.waiting().expected = false;
+        self.write().await
+    }
+
+    /// Many polls end at the same time: whoever writes first writes for all who wait.
+    async fn write(&self) -> Result<(), Fault> {
         let mut writer = self.store.writer().await;
-        let rows = std::mem::take(&mut *self.waiting());
+        let rows = std::mem::take(&mut self.waiting().rows);
         if rows.is_empty() {
             return Ok(());
         }
@@ -94,12 +131,12 @@ impl Memory {
         together.commit().await.map_err(failed)
     }
 
-    fn waiting(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Row>> {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) async fn forget(&self, gate: &Path) -> Result<(), Fault> {
-        self.waiting().remove(gate);
+        self.waiting().rows.remove(gate);
         let mut writer = self.store.writer().await;
         sqlx::query("DELETE FROM gate_polls WHERE gate_path = ?")
             .bind(gate.to_string_lossy().into_owned())

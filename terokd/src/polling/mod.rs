@@ -38,6 +38,8 @@ use tokio::time::Instant;
 
 /// A sleeping machine stops the monotonic clock: at least this often somebody looks whether it slept.
 const LOOK: Duration = Duration::from_secs(60);
+/// So long the times of polls that found nothing new wait to be written together.
+const ASIDE: Duration = Duration::from_secs(1);
 
 /// Talks to upstreams on behalf of the scheduler.
 pub trait Upstreams: std::fmt::Debug + Send + Sync + 'static {
@@ -276,19 +278,39 @@ impl Polling {
 
     /// Notes what was found, tells subscribers, and answers the branches that are to be synced, if any.
     async fn settle(&self, gate: &Path, outcome: Outcome) -> Option<Vec<String>> {
-        let (told, wanted, row) = {
+        let (told, wanted, row, news) = {
             let mut schedule = self.schedule();
             let settled = schedule.settle(gate, outcome, Instant::now());
             for told in &settled.told {
                 self.tell(gate, &settled.projects, told);
             }
-            (settled.told.len(), settled.auto_sync, settled.row)
+            let told = settled.told.len();
+            (told, settled.auto_sync, settled.row, settled.news)
         };
         tracing::debug!(gate = %gate.display(), events = told, "polled");
-        if let Some(row) = row {
-            self.save(gate, &row).await;
+        match row {
+            Some(row) if news => self.save(gate, &row).await,
+            Some(row) => self.save_soon(gate, row),
+            None => {}
         }
         wanted
+    }
+
+    /// Saves what may be lost without harm, with others, and before the daemon stops.
+    fn save_soon(&self, gate: &Path, row: Row) {
+        if !self.inner.memory.put_aside(gate, row) {
+            return;
+        }
+        let polling = self.clone();
+        self.inner.tasks.spawn("poll states", async move {
+            tokio::select! {
+                () = tokio::time::sleep(ASIDE) => {}
+                () = polling.inner.tasks.stopping().cancelled() => {}
+            }
+            if let Err(fault) = polling.inner.memory.write_aside().await {
+                tracing::warn!("cannot remember polls: {fault}");
+            }
+        });
     }
 
     async fn save(&self, gate: &Path, row: &Row) {

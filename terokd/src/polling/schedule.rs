@@ -64,6 +64,8 @@ pub(super) struct Settled {
     pub(super) auto_sync: Option<Vec<String>>,
     /// To be remembered.
     pub(super) row: Option<Row>,
+    /// It holds what a daemon that starts again must not have forgotten.
+    pub(super) news: bool,
 }
 
 /// All gates.
@@ -150,50 +152,46 @@ impl Schedule {
             *running.entry(entry.target.host.clone()).or_default() += 1;
             total += 1;
         }
+        let per_host = self.limits.max_per_host.max(1);
+        let most = self.limits.max_concurrent.max(1);
         let (mut due, mut next) = (Vec::new(), None);
-        // With every slot taken only those who ask in person have a turn; many wait here while many polls end.
-        let full = total >= self.limits.max_concurrent.max(1);
-        let mut order: Vec<(bool, Instant, PathBuf)> = Vec::new();
-        for (path, entry) in &self.entries {
+        // With every slot taken only those who ask in person have a turn; many wait here while many polls end, so
+        // nothing is copied and nobody is looked up by his path.
+        let full = total >= most;
+        let mut order: Vec<(bool, Instant, &mut Entry)> = Vec::new();
+        for entry in self.entries.values_mut() {
             let Some(at) = entry.next.filter(|_| !entry.running) else {
                 continue;
             };
             if entry.forced || at <= now {
-                let per_host = self.limits.max_per_host.max(1);
-                let room = !full
-                    && running
-                        .get(&entry.target.host)
-                        .is_none_or(|n| *n < per_host);
-                if room || entry.forced {
-                    order.push((!entry.forced, at, path.clone()));
+                let busy = |n: &usize| *n >= per_host;
+                if entry.forced || !(full || running.get(&entry.target.host).is_some_and(busy)) {
+                    order.push((!entry.forced, at, entry));
                 }
             } else {
                 next = Some(next.map_or(at, |next: Instant| next.min(at)));
             }
         }
-        order.sort();
-        for (_, _, path) in order {
-            let Some(entry) = self.entries.get_mut(&path) else {
-                continue;
-            };
-            let host = running.entry(entry.target.host.clone()).or_default();
-            let down = self
-                .hosts
-                .get(&entry.target.host)
-                .is_some_and(|failures| *failures >= BREAKER);
-            let per_host = if down && entry.waiting.is_empty() {
-                1
-            } else {
-                self.limits.max_per_host.max(1)
-            };
-            if !entry.forced && (total >= self.limits.max_concurrent.max(1) || *host >= per_host) {
+        // Stable: those of the same moment stay in the order of their paths.
+        order.sort_by_key(|(in_turn, at, _)| (*in_turn, *at));
+        for (in_turn, _, entry) in order {
+            if in_turn {
                 // A slot that gets free wakes the scheduler.
-                continue;
+                if total >= most {
+                    break;
+                }
+                let host = &entry.target.host;
+                let busy = running.get(host).copied().unwrap_or(0);
+                let down = |failures: &u32| *failures >= BREAKER;
+                let alone = entry.waiting.is_empty() && self.hosts.get(host).is_some_and(down);
+                if busy >= if alone { 1 } else { per_host } {
+                    continue;
+                }
             }
             entry.running = true;
             entry.forced = false;
             entry.next = None;
-            *host += 1;
+            *running.entry(entry.target.host.clone()).or_default() += 1;
             total += 1;
             due.push(Due {
                 target: Arc::clone(&entry.target),
@@ -234,7 +232,9 @@ impl Schedule {
             // It may have gone away.
             let _ = waiting.send(outcome.staleness.clone());
         }
+        let before = entry.row.news();
         let mut told = entry.note(&outcome);
+        let news = entry.row.news() != before;
         let auto_sync = entry.wants_sync(&outcome, now);
         let (host, interval, failures) = (
             entry.target.host.clone(),
@@ -274,6 +274,7 @@ impl Schedule {
             projects: entry.target.project_ids.clone(),
             auto_sync,
             row: Some(entry.row.clone()),
+            news,
         }
     }
 

@@ -469,3 +469,46 @@ proptest! {
         prop_assert_eq!(world.polls.len(), 6);
     }
 }
+
+#[test]
+fn what_a_restart_must_not_forget_is_news() {
+    let mut world = World::new(vec![target("a", "h", 5)], PollingKeys::default());
+    let gate = PathBuf::from("/gates/a.git");
+    let mut settle = |outcome| world.schedule.settle(&gate, outcome, world.now).news;
+    assert!(!settle(found(Relation::Equal, "a")), "only the time is new");
+    assert!(settle(found(Relation::Behind, "b")), "it was told");
+    assert!(!settle(found(Relation::Behind, "b")), "it was told before");
+    assert!(settle(found(Relation::Behind, "c")));
+    assert!(settle(failed(StalenessErrorKind::Timeout, None)));
+    assert!(settle(failed(StalenessErrorKind::Timeout, None)), "counted");
+    assert!(settle(found(Relation::Equal, "c")));
+    assert!(!settle(found(Relation::Equal, "c")));
+}
+
+#[tokio::test]
+async fn what_is_put_aside_is_written_with_the_next() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = Store::open(&dir.path().join("state.db"))
+        .await
+        .expect("a store");
+    let memory = Memory::new(store);
+    let row = |error: &str| Row {
+        last_error: Some(error.to_owned()),
+        ..Row::default()
+    };
+    let [a, b] = ["/a", "/b"].map(Path::new);
+    assert!(memory.put_aside(a, row("1")), "somebody has to write it");
+    assert!(!memory.put_aside(a, row("2")), "somebody will");
+    assert!(memory.load().await.expect("rows").is_empty());
+    memory.save(b, &row("3")).await.expect("saved");
+    let known = memory.load().await.expect("rows");
+    assert_eq!((&known[a], &known[b]), (&row("2"), &row("3")));
+
+    assert!(!memory.put_aside(a, row("4")), "still expected");
+    memory.write_aside().await.expect("written");
+    assert_eq!(memory.load().await.expect("rows")[a], row("4"));
+    assert!(memory.put_aside(a, row("5")), "a new round");
+    memory.forget(a).await.expect("forgotten");
+    memory.write_aside().await.expect("written");
+    assert!(!memory.load().await.expect("rows").contains_key(a));
+}
