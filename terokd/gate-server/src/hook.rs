@@ -2,8 +2,8 @@
 //! moved is written down.
 //!
 //! Backups are made by `pre-receive`: whatever ends git once a ref has moved, its old tip is safe. A push that is refused
-//! after that leaves a backup too many. The running half is `terokd gate-hook`, a child of git's: no runtime, no configuration, no database. It never
-//! rejects anything, and what it writes to stderr is read by whoever pushes.
+//! after that leaves a backup too many. The running half is `terokd gate-hook`, a child of git's: no runtime, no
+//! configuration, no database. It never rejects anything, and what it writes to stderr is read by whoever pushes.
 
 use jiff::Timestamp;
 use std::collections::{HashMap, HashSet};
