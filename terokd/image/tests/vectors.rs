@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use terok_image::classify::{Image, NONE, Name, Projects, Store, short_id};
-use terok_image::sizes;
 use terok_proto::image::Layer;
 
 fn cases(name: &str) -> Vec<Value> {
@@ -39,6 +38,19 @@ fn names_of_base_layers() {
     }
 }
 
+/// Bytes of a size as Podman's command line shows it.
+fn size(text: &str) -> u64 {
+    let (number, unit) = text.split_once(' ').expect("a number and its unit");
+    let factor = match unit {
+        "B" => 1.0,
+        "kB" => 1e3,
+        "MB" => 1e6,
+        "GB" => 1e9,
+        other => panic!("{other} in {text}"),
+    };
+    (number.parse::<f64>().expect("a number") * factor).round() as u64
+}
+
 /// The recorded image list as the store that Podman's answer becomes.
 fn images(input: &Value, now: Timestamp) -> Vec<Image> {
     let list = input["images"].as_array().expect("a list");
@@ -60,7 +72,7 @@ fn images(input: &Value, now: Timestamp) -> Vec<Image> {
             id: id.to_owned(),
             names: if is_dangling { Vec::new() } else { vec![name] },
             created: now - SignedDuration::from_hours(48),
-            size: sizes::parse(text(row, "size")),
+            size: size(text(row, "size")),
             labels: serde_json::from_value(row["labels"].clone()).expect("labels"),
             history: serde_json::from_value(row["history"].clone()).expect("history"),
             ..Image::default()

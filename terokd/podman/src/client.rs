@@ -156,24 +156,28 @@ impl Podman {
     /// The images, from memory while events vouch for it. Never older than the question where they do not; readers who
     /// come together share one request.
     pub async fn images(&self) -> Result<Arc<Images>, Fault> {
-        let Deadlines {
-            max_age,
-            hold,
-            read,
-            ..
-        } = self.settings().deadlines;
-        self.inner.used.send_modify(|count| *count += 1);
-        let list = self
-            .inner
-            .images
-            .get(max_age, hold, || self.clone().owned_images());
-        timeout(read, list)
+        let ask = || self.clone().owned_images();
+        self.remembered(&self.inner.images, "the list of images", ask)
             .await
-            .unwrap_or_else(|_| Err(fault::timeout("the list of images", read)))
     }
 
     /// The containers, in the same way, without sizes.
     pub async fn containers(&self) -> Result<Arc<Containers>, Fault> {
+        let ask = || self.clone().owned_containers();
+        self.remembered(&self.inner.containers, "the list of containers", ask)
+            .await
+    }
+
+    async fn remembered<T, R>(
+        &self,
+        list: &Arc<Cache<T>>,
+        what: &'static str,
+        ask: impl Fn() -> R,
+    ) -> Result<Arc<T>, Fault>
+    where
+        T: PartialEq + Send + Sync + 'static,
+        R: Future<Output = Result<T, Fault>> + Send + 'static,
+    {
         let Deadlines {
             max_age,
             hold,
@@ -181,13 +185,9 @@ impl Podman {
             ..
         } = self.settings().deadlines;
         self.inner.used.send_modify(|count| *count += 1);
-        let list = self
-            .inner
-            .containers
-            .get(max_age, hold, || self.clone().owned_containers());
-        timeout(read, list)
+        timeout(read, list.get(max_age, hold, ask))
             .await
-            .unwrap_or_else(|_| Err(fault::timeout("the list of containers", read)))
+            .unwrap_or_else(|_| Err(fault::timeout(what, read)))
     }
 
     /// A number that changes when the images do, as far as they are looked at; holding it keeps them looked at.

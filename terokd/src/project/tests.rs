@@ -435,7 +435,7 @@ async fn roots_of_everything_are_no_gates() {
 async fn a_linked_project_loses_only_its_link() {
     let world = World::new(
         &[(
-            "$HOME/work/project.yml",
+            "$HOME/elsewhere/project.yml",
             "project: {security_class: online}\n",
         )],
         &[],
@@ -443,11 +443,11 @@ async fn a_linked_project_loses_only_its_link() {
     .await;
     let projects = world.path("$CONFIG/projects");
     fs::create_dir_all(&projects).expect("create");
-    symlink(world.path("$HOME/work"), projects.join("demo")).expect("link");
+    symlink(world.path("$HOME/elsewhere"), projects.join("demo")).expect("link");
     world.domain.registry.reload().await;
     let result = world.delete("demo").await.expect("deleted");
     assert!(projects.join("demo").symlink_metadata().is_err());
-    assert!(world.path("$HOME/work/project.yml").exists());
+    assert!(world.path("$HOME/elsewhere/project.yml").exists());
     assert!(
         result.skipped[0].contains("symbolic link"),
         "{:?}",

@@ -3,7 +3,7 @@
 
 use crate::refusals::{basic, raw, status};
 use crate::world::{PATIENCE, World, tcp};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
@@ -30,9 +30,13 @@ fn connect(world: &World) -> TcpStream {
     stream
 }
 
+/// Everything until the other side hangs up, which it has to do.
 fn rest(mut stream: impl Read) -> String {
     let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer);
+    // It may hang up on what was not read yet.
+    if let Err(error) = stream.read_to_end(&mut answer) {
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
+    }
     String::from_utf8_lossy(&answer).into_owned()
 }
 
