@@ -25,6 +25,13 @@ const PIECE: usize = 32 << 10;
 /// Bytes of a child's complaints that reach the log.
 const COMPLAINTS: u64 = 4096;
 
+/// How long a push that is stopped may take to tidy up after the end of its input: a signal would make git leave what has
+/// arrived so far.
+const CLOSING: Duration = Duration::from_millis(500);
+
+/// How long the last complaints are waited for: the hook of a push may outlive git by a moment, and holds their pipe.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
 /// A child with its request.
 #[derive(Debug)]
 pub(crate) struct Exchange {
@@ -83,7 +90,7 @@ impl Exchange {
             settle,
             stop,
         } = self;
-        let (stdin, stdout, stderr) = (
+        let (stdin, mut stdout, stderr) = (
             group.child.stdin.take(),
             group.child.stdout.take(),
             group.child.stderr.take(),
@@ -94,10 +101,10 @@ impl Exchange {
             rest: None,
             idle,
         };
-        let conversation = converse(body, stdin, stdout, &mut answer);
+        let conversation = converse(body, stdin, stdout.as_mut(), &mut answer);
         let ended = tokio::select! {
             result = conversation => result,
-            () = stop.cancelled() => Err((Refusal::Stopping, None)),
+            () = stop.cancelled() => Err(Refusal::Stopping),
         };
         let status = match ended {
             Ok(()) => {
@@ -107,25 +114,21 @@ impl Exchange {
                     None => Err(Refusal::Failed),
                 }
             }
-            Err((refusal, stdout)) => {
+            Err(refusal) => {
                 answer.refuse(refusal);
-                if let (Some(settle), true) = (settle, refusal != Refusal::Stopping) {
+                if let Some(settle) = settle {
                     // Its input has ended, because the conversation that held it is over.
                     let rest = async {
                         drain(stdout).await;
                         let _ = group.wait().await;
                     };
-                    tokio::select! {
-                        _ = timeout(settle, rest) => {}
-                        () = stop.cancelled() => {}
-                    }
+                    let_go(rest, settle, &stop).await;
                 }
                 group.end().await;
                 Err(refusal)
             }
         };
-        // The hook of a push may outlive git by a moment, and holds this pipe as long as it writes.
-        let _ = timeout(Duration::from_millis(500), complaints).await;
+        let _ = timeout(LAST_WORDS, complaints).await;
         finish.await;
         match status {
             Ok(status) => answer.finish(status),
@@ -191,26 +194,26 @@ impl Answer {
     }
 }
 
-/// Both directions at once, until the child has said everything. On failure the output is given back.
+/// Both directions at once, until the child has said everything.
 async fn converse(
     body: Option<Body>,
     stdin: Option<ChildStdin>,
-    stdout: Option<ChildStdout>,
+    stdout: Option<&mut ChildStdout>,
     answer: &mut Answer,
-) -> Result<(), (Refusal, Option<ChildStdout>)> {
-    let Some(mut stdout) = stdout else {
-        return Err((Refusal::Failed, None));
+) -> Result<(), Refusal> {
+    let Some(stdout) = stdout else {
+        return Err(Refusal::Failed);
     };
     let feeding = feed(body, stdin, answer.idle);
     tokio::pin!(feeding);
     let mut fed = false;
     let mut buffer = BytesMut::new();
-    let refusal = loop {
+    loop {
         buffer.reserve(PIECE);
         tokio::select! {
             result = &mut feeding, if !fed => match result {
                 Ok(()) => fed = true,
-                Err(refusal) => break refusal,
+                Err(refusal) => return Err(refusal),
             },
             read = stdout.read_buf(&mut buffer) => match read {
                 Ok(0) | Err(_) => return Ok(()),
@@ -228,15 +231,12 @@ async fn converse(
                             },
                         }
                     };
-                    if let Err(refusal) = sent {
-                        break refusal;
-                    }
+                    sent?;
                 }
             },
-            () = answer.unwanted() => break Refusal::Gone,
+            () = answer.unwanted() => return Err(Refusal::Gone),
         }
-    };
-    Err((refusal, Some(stdout)))
+    }
 }
 
 /// Passes the body on to the child, unpacked and counted, then closes its input.
@@ -307,15 +307,26 @@ async fn drain(stdout: Option<ChildStdout>) {
     }
 }
 
+/// Lets a child come to its end for so long, or for a moment once the server stops.
+async fn let_go<T>(
+    end: impl Future<Output = T>,
+    patience: Duration,
+    stop: &CancellationToken,
+) -> Option<T> {
+    tokio::pin!(end);
+    tokio::select! {
+        ended = timeout(patience, &mut end) => ended.ok(),
+        () = stop.cancelled() => timeout(CLOSING, end).await.ok(),
+    }
+}
+
 async fn wait(
     group: &mut Group,
     patience: Duration,
     stop: &CancellationToken,
 ) -> Option<ExitStatus> {
-    let status = tokio::select! {
-        status = timeout(patience, group.wait()) => status.ok().and_then(Result::ok),
-        () = stop.cancelled() => None,
-    };
+    let status = let_go(group.wait(), patience, stop).await;
+    let status = status.and_then(Result::ok);
     if status.is_none() {
         group.end().await;
     }

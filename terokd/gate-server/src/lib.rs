@@ -15,6 +15,7 @@ pub mod hook;
 mod http;
 mod import;
 mod listen;
+mod patient;
 mod repository;
 mod route;
 mod server;

@@ -4,6 +4,7 @@ use crate::admission::Admission;
 use crate::config::{Config, Handed, Limits, Listen};
 use crate::git::Git;
 use crate::listen::{self, BoundUnix, Origin};
+use crate::patient::Patient;
 use crate::repository::Base;
 use crate::tokens::{Grant, Tokens};
 use crate::{hook, http};
@@ -30,7 +31,7 @@ pub(crate) mod report;
 /// Events that wait for a slow listener before they are dropped.
 const EVENTS: usize = 1024;
 
-/// How long stopping may take: children get less than a second to tidy up.
+/// How long stopping may take: the patience of an exchange and of [`crate::git`] with a child add up to less.
 const STOP: Duration = Duration::from_secs(2);
 
 /// How often the last use of tokens is written down.
@@ -487,7 +488,7 @@ async fn accept(
 }
 
 async fn connection(inner: Arc<Inner>, origin: Arc<Origin>, stream: Box<dyn Stream>) {
-    let header = inner.limits.header;
+    let (header, idle) = (inner.limits.header, inner.limits.idle);
     // Boxed, because the connection is polled by reference below.
     let service = service_fn(move |request| {
         let (inner, origin) = (Arc::clone(&inner), Arc::clone(&origin));
@@ -500,15 +501,19 @@ async fn connection(inner: Arc<Inner>, origin: Arc<Origin>, stream: Box<dyn Stre
         .header_read_timeout(header)
         .max_headers(64)
         .max_buf_size(64 << 10)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Patient::new(stream, idle)), service);
     if let Err(error) = poll_fn(|context| connection.poll_without_shutdown(context)).await {
         tracing::debug!(%error, "a connection ended early");
     }
-    linger(connection.into_parts().io.into_inner()).await;
+    let stream = connection.into_parts().io.into_inner();
+    // Whoever does not read will not read his answer either.
+    if !stream.has_stalled() {
+        linger(stream).await;
+    }
 }
 
 /// Lets a client that is still sending read its answer: closing at once would reset the connection.
-async fn linger(mut stream: Box<dyn Stream>) {
+async fn linger(mut stream: impl Stream) {
     if stream.shutdown().await.is_ok() {
         let rest = async {
             let _ = tokio::io::copy(

@@ -5,6 +5,7 @@ mod many;
 mod protocol;
 mod refusals;
 mod traffic;
+mod unfinished;
 mod world;
 
 /// Not a test: what the hook script of the others runs, as `terokd gate-hook` would.

@@ -68,7 +68,7 @@ async fn fifty_mebibytes_in_one_push() {
 }
 
 /// The most that this process has ever had in memory, in KiB.
-fn resident() -> u64 {
+pub(crate) fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status
         .lines()

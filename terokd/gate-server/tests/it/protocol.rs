@@ -11,12 +11,12 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 use terok_gate_server::{GateServer, Limits, Tokens};
 
-const INFO: &str = "/alpha.git/info/refs?service=git-upload-pack";
+pub(crate) const INFO: &str = "/alpha.git/info/refs?service=git-upload-pack";
 /// `ls-refs` of protocol 2: one command, no arguments.
 const LS_REFS: &[u8] = b"0014command=ls-refs\n00010000";
 
 /// The head of a POST with more header lines.
-fn post(service: &str, token: &str, headers: &str) -> String {
+pub(crate) fn post(service: &str, token: &str, headers: &str) -> String {
     format!(
         "POST /alpha.git/{service} HTTP/1.1\r\nHost: gate\r\n{}Content-Type: application/x-{service}-request\r\n\
          Git-Protocol: version=2\r\n{headers}\r\n",
@@ -24,14 +24,14 @@ fn post(service: &str, token: &str, headers: &str) -> String {
     )
 }
 
-fn connect(world: &World) -> TcpStream {
+pub(crate) fn connect(world: &World) -> TcpStream {
     let stream = TcpStream::connect(world.address()).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream
 }
 
 /// Everything until the other side hangs up, which it has to do.
-fn rest(mut stream: impl Read) -> String {
+pub(crate) fn rest(mut stream: impl Read) -> String {
     let mut answer = Vec::new();
     // It may hang up on what was not read yet.
     if let Err(error) = stream.read_to_end(&mut answer) {
@@ -342,18 +342,8 @@ async fn a_client_that_vanishes_takes_its_child_along() {
     );
     stream.write_all(head.as_bytes()).unwrap();
     stream.write_all(b"0014").unwrap();
-    let serving = || {
-        let mut found = 0;
-        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-            let cwd = std::fs::read_link(entry.path().join("cwd"));
-            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-            let git = String::from_utf8_lossy(&line).contains("upload-pack");
-            found += usize::from(git && cwd.is_ok_and(|cwd| cwd == world.gate_path("alpha")));
-        }
-        found
-    };
     let until = async |wanted: bool| {
-        while (serving() > 0) != wanted {
+        while world.children().is_empty() == wanted {
             tokio::task::yield_now().await;
         }
     };

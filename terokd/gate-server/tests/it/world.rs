@@ -167,6 +167,21 @@ impl World {
             .expect("requests do not end");
     }
 
+    /// The command lines of what runs inside `alpha`'s gate.
+    pub(crate) fn children(&self) -> Vec<String> {
+        let gate = self.gate_path("alpha");
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let cwd = std::fs::read_link(entry.path().join("cwd"));
+            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            // A zombie has no directory and no words: it is gone but for its parent.
+            if cwd.is_ok_and(|cwd| cwd.starts_with(&gate)) {
+                found.push(String::from_utf8_lossy(&line).replace('\0', " "));
+            }
+        }
+        found
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.root.path().join(name)
     }
