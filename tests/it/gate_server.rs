@@ -3,13 +3,15 @@
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 use std::process::Stdio;
+use terok_tests::http_git::base64;
 use terok_tests::programs::{need, terokd};
-use terok_tests::{Daemon, PATIENCE, Upstream, World};
+use terok_tests::{Daemon, PATIENCE, Upstream, World, eventually};
 
 const TCP: &str = "services: {mode: tcp}\n";
 
@@ -200,5 +202,98 @@ fn a_derived_project_clones_and_a_deleted_one_does_not() {
     let daemon = world.start();
     assert!(clone(&world, taken.into(), &token(1), "alpha", "again"));
     assert!(!clone(&world, taken.into(), &token(2), "alpha", "revived"));
+    drop(daemon);
+}
+
+/// Begins a POST to a service of `alpha`'s gate.
+fn post(port: u64, token: &str, service: &str, length: usize) -> TcpStream {
+    let mut stream = TcpStream::connect(("127.0.0.1", port as u16)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let user = base64(format!("{token}:x").as_bytes());
+    write!(
+        stream,
+        "POST /alpha.git/git-{service} HTTP/1.1\r\nHost: gate\r\nAuthorization: Basic {user}\r\nGit-Protocol: version=2\r\n\
+         Content-Type: application/x-git-{service}-request\r\nContent-Length: {length}\r\n\r\n"
+    )
+    .unwrap();
+    stream
+}
+
+/// Everything until the daemon hangs up.
+fn rest(mut stream: TcpStream) -> Vec<u8> {
+    let mut answer = Vec::new();
+    if let Err(error) = stream.read_to_end(&mut answer) {
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    }
+    answer
+}
+
+/// Command lines of what runs in a directory.
+fn at_work(dir: &Path) -> String {
+    let mut found = String::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let cwd = fs::read_link(entry.path().join("cwd"));
+        if cwd.is_ok_and(|cwd| cwd.starts_with(dir)) {
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            found += &String::from_utf8_lossy(&line).replace('\0', " ");
+            found.push('\n');
+        }
+    }
+    found
+}
+
+#[test]
+fn a_daemon_that_stops_takes_clones_and_pushes_along() {
+    let world = World::new().file("$CONFIG/config.yml", TCP);
+    let Some(upstream) = Upstream::new(&world, "up") else {
+        return;
+    };
+    // More than two socket buffers hold, and does not compress.
+    let mut noise = vec![0; 24 << 20];
+    let mut random = fs::File::open("/dev/urandom").unwrap();
+    random.read_exact(&mut noise).unwrap();
+    let head = upstream.commit_file("main", "big", &noise);
+    let yaml = format!(
+        "git: {{upstream_url: \"{}\", default_branch: main}}\ngatekeeping: {{upstream_polling: {{enabled: false}}}}\n",
+        upstream.file_url()
+    );
+    let world = world.project("alpha", &yaml);
+    let token = format!("terok-g-{:032x}", 1);
+    let tokens = json!({token.as_str(): {"scope": "alpha", "task": "t1"}});
+    world.write("$DATA/sandbox/gate/tokens.json", tokens.to_string());
+    let mut daemon = world.start();
+    daemon.ok("project.gate.sync", json!({"project_id": "alpha"}));
+    let gate = world.path("$DATA/sandbox/gate/alpha.git");
+    let gate = gate.canonicalize().unwrap();
+    let port = status(&daemon)["port"].as_u64().unwrap();
+
+    let want = format!("0012command=fetch\n00010032want {head}\n0009done\n0000");
+    let mut reading = post(port, &token, "upload-pack", want.len());
+    reading.write_all(want.as_bytes()).unwrap();
+    reading.read_exact(&mut [0]).unwrap();
+    let line = format!("{head} {} refs/heads/main\0 report-status", "1".repeat(40));
+    let mut writing = post(port, &token, "receive-pack", 1 << 20);
+    write!(
+        writing,
+        "{:04x}{line}0000PACK\0\0\0\x02\0\0\0\x03",
+        line.len() + 4
+    )
+    .unwrap();
+    eventually("git is at work on both", || {
+        let at_work = at_work(&gate);
+        let both = ["pack-objects", "unpack-objects"];
+        both.iter().all(|name| at_work.contains(name)).then_some(())
+    });
+    assert!(daemon.terminate().success());
+    assert_eq!(at_work(&gate), "");
+    assert!(rest(reading).len() < noise.len());
+    rest(writing);
+    assert!(!daemon.log().contains("do not end"), "{}", daemon.log());
+    let quarantined = fs::read_dir(gate.join("objects")).unwrap().flatten();
+    let names = quarantined.map(|entry| entry.file_name().into_string().unwrap());
+    let left: Vec<_> = names.filter(|name| name.contains("incoming")).collect();
+    assert_eq!(left, Vec::<String>::new());
+    let daemon = world.start();
+    assert!(clone(&world, port, &token, "alpha", "again"));
     drop(daemon);
 }

@@ -4,9 +4,10 @@
 use serde_json::{Value, json};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
+use terok_tests::no_exchange::without_exchange;
 use terok_tests::programs::find;
 use terok_tests::upstream::Upstream;
-use terok_tests::{Daemon, World, eventually};
+use terok_tests::{Daemon, Hold, World, eventually};
 
 /// Steps of a first sync and of one that builds the gate anew.
 const MAKING: &[&str] = &[
@@ -123,7 +124,7 @@ impl Scene {
                 .to_string_lossy()
                 .into_owned();
             assert!(
-                !name.contains(".git.new-") && !name.contains(".git.trash-"),
+                !name.contains(".git.reinit-") && !name.contains(".git.trash-"),
                 "{point}: {name}"
             );
         }
@@ -183,6 +184,40 @@ fn a_rebuild_that_is_killed_leaves_the_old_gate_or_the_new_one() {
             "{point}"
         );
     }
+}
+
+#[test]
+fn a_rebuild_that_is_killed_between_two_renames_finds_the_old_gate_again() {
+    let point = "gate.sync.aside";
+    let Some(scene) = Scene::new() else { return };
+    let daemon = scene.world.start();
+    daemon.ok("project.gate.sync", json!({"project_id": "alpha"}));
+    drop(daemon);
+    let only_here = scene.agent_commits("agent/work", "main");
+    let before = scene.git(&["for-each-ref"]);
+    scene.upstream.commit("main", "more");
+    let params = json!({"project_id": "alpha", "force_reinit": true});
+    without_exchange(|| scene.dies(point, "project.gate.sync", params));
+    assert!(!scene.gate().exists(), "there is a moment without a gate");
+    // The next start, held before it goes on with what was asked for.
+    let Scene { world, upstream } = scene;
+    let (world, mut hold) = Hold::at(world, "gate.sync.locked");
+    let scene = Scene { world, upstream };
+    let daemon = scene.world.start();
+    hold.wait();
+    scene.is_whole(point);
+    assert_eq!(scene.git(&["for-each-ref"]), before);
+    scene.reaches(&only_here, point);
+    hold.release();
+    drop(daemon);
+    let daemon = scene.starts_again(point);
+    scene.is_whole(point);
+    assert_eq!(
+        scene.git(&["rev-parse", "main"]),
+        scene.upstream.head("main")
+    );
+    let operations = daemon.ok("operation.list", json!({}));
+    assert_eq!(operations[0]["state"], "succeeded", "{operations}");
 }
 
 #[test]

@@ -309,7 +309,8 @@ fn read_request(reader: &mut BufReader<&TcpStream>) -> std::io::Result<Option<Re
     Ok(Some(request))
 }
 
-fn base64(bytes: &[u8]) -> String {
+/// As in a header.
+pub fn base64(bytes: &[u8]) -> String {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let letters = |chunk: &[u8]| {
         let three = [0, 1, 2].map(|at| chunk.get(at).copied().unwrap_or(0));

@@ -11,6 +11,7 @@ pub mod hold;
 pub mod http;
 pub mod http_git;
 pub mod listen;
+pub mod no_exchange;
 pub mod programs;
 pub mod proxy;
 pub mod schema;

@@ -69,12 +69,27 @@ pub struct Progress {
 
 type Report = dyn Fn(Progress) + Send + Sync;
 
+/// How long another process may work on a gate before those who wait for it give up.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// The caller's handle on a call. Clones steer the same call.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Control {
     token: CancellationToken,
     deadline: Option<Instant>,
+    patience: Duration,
     report: Option<Arc<Report>>,
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self {
+            token: CancellationToken::new(),
+            deadline: None,
+            patience: PATIENCE,
+            report: None,
+        }
+    }
 }
 
 impl Control {
@@ -94,6 +109,13 @@ impl Control {
     #[must_use]
     pub fn with_deadline(mut self, deadline: Instant) -> Self {
         self.deadline = Some(deadline);
+        self
+    }
+
+    /// Waits for so long for a gate that another process works on; by default a minute.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
         self
     }
 
@@ -117,6 +139,11 @@ impl Control {
     /// When the call has to end.
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
+    }
+
+    /// How long it waits for a gate that another process works on.
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience
     }
 
     /// Fails once the call was stopped or its deadline has passed.

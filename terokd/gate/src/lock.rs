@@ -1,16 +1,17 @@
 //! One writer per gate, across processes: a lock file beside the repository, so that it survives its exchange.
 
 use crate::{Control, GateSpec};
+use nix::sys::stat::{major, minor};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use terok_proto::{Fault, Kind};
 
-/// How long somebody else may take.
-const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(50);
+/// As much of the kernel's table of locks is read.
+const LARGEST: u64 = 1 << 20;
 
 /// The right to change a gate; given back when dropped.
 #[derive(Debug)]
@@ -24,12 +25,12 @@ fn path_of(gate: &Path) -> PathBuf {
     gate.with_file_name(format!(".{name}.lock"))
 }
 
-/// Waits for the gate.
+/// Waits for the gate as long as `control` says.
 pub(crate) fn lock(spec: &GateSpec, control: &Control) -> Result<GateLock, Fault> {
     let path = path_of(&spec.path);
     crate::layout::private_dir(spec.parent())?;
     let mut file = open(&path)?;
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + control.patience();
     while !taken(&file, &path)? {
         control.check().map_err(Fault::from)?;
         if Instant::now() >= end {
@@ -38,7 +39,7 @@ pub(crate) fn lock(spec: &GateSpec, control: &Control) -> Result<GateLock, Fault
             let fault = Fault::new(
                 Kind::GateBusy,
                 format!(
-                    "somebody else{by} has been working on `{}` for a minute; try again later",
+                    "somebody else{by} is at work on `{}` and does not come to an end; try again later",
                     spec.path.display()
                 ),
             );
@@ -92,9 +93,34 @@ fn ours(mut file: File, gate: &Path) -> GateLock {
     GateLock { _file: file }
 }
 
+/// Who holds the lock: as the kernel says, else as the file says. What a dead holder wrote is not believed.
 fn holder(file: &mut File) -> Option<u32> {
     let mut text = String::new();
     file.seek(SeekFrom::Start(0)).ok()?;
     file.take(20).read_to_string(&mut text).ok()?;
-    text.trim().parse().ok()
+    let told: Option<u32> = text.trim().parse().ok();
+    let meta = file.metadata().ok()?;
+    let (device, inode) = (meta.dev(), meta.ino());
+    let place = format!("{:02x}:{:02x}:{inode}", major(device), minor(device));
+    let mut table = String::new();
+    let listed = File::open("/proc/locks").and_then(|locks| {
+        let mut locks = locks.take(LARGEST);
+        locks.read_to_string(&mut table)
+    });
+    if listed.is_err() {
+        return told;
+    }
+    let holders = table.lines().filter_map(|line| {
+        // Number, kind, `ADVISORY`, access, process, place; those who wait have an arrow before the kind.
+        let mut fields = line.split_whitespace().skip(1);
+        (fields.next()? == "FLOCK").then_some(())?;
+        let pid: u32 = fields.nth(2)?.parse().ok()?;
+        Some((pid, fields.next()?))
+    });
+    // Some file systems show another device here than to programs.
+    let same = format!(":{inode}");
+    holders
+        .filter(|(pid, at)| *at == place || (told == Some(*pid) && at.ends_with(&same)))
+        .map(|(pid, _)| pid)
+        .find(|pid| *pid != 0)
 }

@@ -15,8 +15,6 @@ impl Run<'_> {
     /// Makes the gate beside its place and renames it there, so that it exists whole or not at all.
     pub(crate) fn make(&mut self, there: bool) -> Result<(), Trouble> {
         layout::private_dir(self.spec.parent())?;
-        // The lock is ours, so whatever is there belongs to nobody.
-        status::remove_leftovers(&self.spec.path);
         let new = self.spec.beside("reinit");
         let made = self.fill(&new);
         if let Err(trouble) = made {

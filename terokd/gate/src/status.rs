@@ -147,19 +147,34 @@ pub(crate) fn remove_leftovers(gate: &Path) {
     }
 }
 
-/// Removes objects that never arrived. An hour is left to whoever is not us.
+/// Removes objects that never arrived: ours, and those of pushes whose git was killed. An hour is left to whoever is not us.
 fn clean_objects(gate: &Path) {
     let old = SystemTime::now() - std::time::Duration::from_secs(3600);
     let objects = gate.join("objects");
-    for (dir, prefix) in [
-        (objects.join("pack"), "tmp_"),
-        (objects.clone(), "tmp_objdir-terok-"),
-    ] {
+    let begun: [(PathBuf, &[&str]); 2] = [
+        (objects.join("pack"), &["tmp_"]),
+        (objects, &["tmp_objdir-", "incoming-"]),
+    ];
+    for (dir, prefixes) in begun {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with(prefix) && modified(&entry.path()).is_some_and(|at| at < old) {
+            if prefixes.iter().any(|prefix| name.starts_with(prefix))
+                && touched(&entry.path(), 2).is_some_and(|at| at < old)
+            {
                 crate::make::remove(&entry.path());
             }
         }
     }
+}
+
+/// When a file, or something so many levels below a directory, was last changed.
+fn touched(path: &Path, levels: u32) -> Option<SystemTime> {
+    let own = modified(path);
+    let is_dir = path.symlink_metadata().is_ok_and(|meta| meta.is_dir());
+    if levels == 0 || !is_dir {
+        return own;
+    }
+    let below = fs::read_dir(path).into_iter().flatten().flatten();
+    let below = below.filter_map(|entry| touched(&entry.path(), levels - 1));
+    below.chain(own).max()
 }

@@ -153,6 +153,10 @@ pub(crate) struct Run<'a> {
 impl Run<'_> {
     fn gate(&mut self) -> Result<(), Trouble> {
         let path = &self.spec.path;
+        if path.symlink_metadata().is_err() || self.options.force_reinit {
+            // The lock is ours, so what lies beside the gate belongs to nobody; an old one may come back to its place.
+            status::remove_leftovers(path);
+        }
         let there = path.symlink_metadata().is_ok();
         if !there || self.options.force_reinit {
             return self.make(there);

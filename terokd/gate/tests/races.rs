@@ -420,6 +420,37 @@ fn what_interrupted_work_left_beside_gates_is_cleaned_up() {
 }
 
 #[test]
+fn what_killed_transfers_left_is_cleaned_up_when_it_is_old() {
+    let world = World::synced();
+    let objects = world.gate().join("objects");
+    let old = std::time::SystemTime::now() - std::time::Duration::from_secs(7200);
+    let age = |path: &std::path::Path| {
+        let file = std::fs::File::open(path).unwrap();
+        file.set_modified(old).unwrap();
+    };
+    let transfer = |name: &str| {
+        let dir = objects.join(name);
+        std::fs::create_dir_all(dir.join("pack")).unwrap();
+        let pack = dir.join("pack/tmp_pack_AbCdEf");
+        std::fs::write(&pack, "PACK").unwrap();
+        for path in [&pack, &dir.join("pack"), &dir] {
+            age(path);
+        }
+        (dir, pack)
+    };
+    let dead = ["tmp_objdir-terok-x", "tmp_objdir-incoming-x", "incoming-x"].map(transfer);
+    // A pack grows for hours in directories that nothing else happens in.
+    let (alive, pack) = transfer("tmp_objdir-incoming-y");
+    std::fs::write(&pack, "PACK and more").unwrap();
+    let (other, _) = transfer("17");
+    terok_gate::recover(&world.spec.base);
+    for (dir, _) in dead {
+        assert!(!dir.exists(), "{}", dir.display());
+    }
+    assert!(alive.exists() && pack.exists() && other.exists());
+}
+
+#[test]
 fn a_gate_that_cannot_be_written_stays_as_it_is() {
     if nix_is_root() {
         // Root may write anywhere; a read-only directory stops nobody.
@@ -519,6 +550,9 @@ fn dies() {
         return;
     };
     let world = World::reopen(std::env::var("GATE_TEST_DIR").unwrap().as_ref());
+    if point == ASIDE {
+        refuse_exchange();
+    }
     at_points(
         move |at| {
             if at == point {
@@ -531,15 +565,30 @@ fn dies() {
     .unwrap();
 }
 
-/// Points that need something that is not at hand here.
-const ELSEWHERE: &[&str] = &[
-    // A file system that cannot exchange two names.
-    "gate.sync.aside",
-];
+/// Passed where the file system cannot exchange two names.
+const ASIDE: &str = "gate.sync.aside";
+
+/// From now on this thread cannot exchange two names, as on NFS and many others.
+fn refuse_exchange() {
+    use seccompiler::{
+        SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    };
+    let exchange = u64::from(nix::libc::RENAME_EXCHANGE);
+    let flags = SeccompCondition::new(4, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, exchange);
+    let rule = SeccompRule::new(vec![flags.unwrap()]).unwrap();
+    let filter = SeccompFilter::new(
+        [(nix::libc::SYS_renameat2, vec![rule])].into(),
+        SeccompAction::Allow,
+        SeccompAction::Errno(nix::libc::EINVAL as u32),
+        std::env::consts::ARCH.try_into().unwrap(),
+    );
+    let program: seccompiler::BpfProgram = filter.unwrap().try_into().unwrap();
+    seccompiler::apply_filter(&program).unwrap();
+}
 
 #[test]
 fn a_process_may_die_at_every_point() {
-    for point in CRASH_POINTS.iter().filter(|at| !ELSEWHERE.contains(at)) {
+    for point in CRASH_POINTS {
         let mut world = World::synced();
         world.spec.cache_dir = Some(world.lab.path("cache/alpha"));
         world.commit_gate("agent", "agent");
@@ -549,6 +598,11 @@ fn a_process_may_die_at_every_point() {
         let before: Vec<_> = ["main", "agent"].map(|b| world.head(b).unwrap()).into();
         let status = die_at(point, world.lab.dir.path());
         assert!(!status.success(), "`{point}` was never passed");
+        if *point == ASIDE {
+            // The one moment without a gate.
+            assert!(!world.gate().exists());
+            terok_gate::recover(&world.spec.base);
+        }
         // Whatever was done, nothing of the gate's own is lost unless the gate was to be replaced.
         if !point.contains("exchanged") {
             let reachable = world.lab.git(world.gate(), &["rev-list", "--all"]);
@@ -573,6 +627,35 @@ fn a_process_may_die_at_every_point() {
             &["rev-parse", "refs/remotes/origin/fresh"],
         );
         assert_eq!(cached, world.up_head("fresh").to_string(), "{point}");
+    }
+}
+
+#[test]
+fn a_gate_that_was_set_aside_comes_back_with_the_next_sync() {
+    for force_reinit in [false, true] {
+        let world = World::synced();
+        world.commit_gate("agent", "agent");
+        let before = world.refs();
+        assert!(!die_at(ASIDE, world.lab.dir.path()).success());
+        assert!(!world.gate().exists(), "between two renames");
+        // Nobody has cleaned up: another process goes on where that one died.
+        world.commit_up("main", "more");
+        let options = SyncOptions {
+            force_reinit,
+            ..SyncOptions::default()
+        };
+        let result = world.try_sync(&options).unwrap();
+        assert!(result.success, "{result:?}");
+        assert_eq!(result.created, force_reinit);
+        assert_eq!(world.head("main"), Some(world.up_head("main")));
+        if !force_reinit {
+            let now = world.refs();
+            let agent = before.lines().find(|line| line.contains("agent")).unwrap();
+            assert!(now.contains(agent), "{now}");
+        }
+        let left = std::fs::read_dir(&world.spec.base).unwrap().count();
+        assert_eq!(left, 2, "the gate and its lock");
+        world.fsck();
     }
 }
 
