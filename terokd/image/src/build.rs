@@ -5,7 +5,7 @@
 use crate::hash::Hashes;
 use crate::labels::{self, Stamp};
 use crate::layers::{
-    BASE_ARGUMENT, BUST_ARGUMENT, Context, Foundation, L0_FILE, L1_FILE, L2_FILE, NO_BUST,
+    BASE_ARGUMENT, BUST_ARGUMENT, Context, L0_FILE, L1_FILE, L2_FILE, NO_BUST, Rendered,
 };
 use crate::manifest::{LayerRecord, Manifest};
 use crate::{stale, tags};
@@ -57,10 +57,10 @@ pub struct Present<'a> {
 /// Which directory is the context of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// [`Foundation::files`] with the cache-bust value, written by [`crate::stage::temporary`].
+    /// [`crate::layers::Foundation::files`] with the cache-bust value.
     Foundation,
-    /// The project's stage.
-    Stage,
+    /// The project's own, as it is staged.
+    Project,
 }
 
 /// One image to build.
@@ -88,7 +88,7 @@ pub struct Step {
 #[derive(Clone, Copy, Debug)]
 pub struct Plan<'a> {
     /// The layers below the project's.
-    pub foundation: &'a Foundation,
+    pub base: &'a Rendered,
     /// Project and build context. None for base layers alone.
     pub project: Option<(&'a str, &'a Context)>,
     /// What is asked for.
@@ -128,8 +128,8 @@ impl Plan<'_> {
             ..
         } = self.options;
         let is_fresh = || {
-            content_hash(present.l0) == Some(&self.foundation.l0_hash())
-                && content_hash(present.l1) == Some(&self.foundation.l1_hash())
+            content_hash(present.l0) == Some(&self.base.l0)
+                && content_hash(present.l1) == Some(&self.base.l1)
         };
         refresh_agents
             || full
@@ -140,14 +140,14 @@ impl Plan<'_> {
 
     /// The images to build, in order.
     pub fn steps(&self, present: Present<'_>) -> Vec<Step> {
-        let foundation = self.foundation;
+        let foundation = &self.base.foundation;
         let mut steps = Vec::new();
         if self.builds_foundation(present) {
             steps.push(Step {
                 pull: self.options.full,
-                ..self.step(Layer::L0, &foundation.l0_hash(), foundation.base())
+                ..self.step(Layer::L0, &self.base.l0, foundation.base())
             });
-            let mut l1 = self.step(Layer::L1, &foundation.l1_hash(), &foundation.l0_tag());
+            let mut l1 = self.step(Layer::L1, &self.base.l1, &foundation.l0_tag());
             l1.arguments
                 .insert(BUST_ARGUMENT.to_owned(), self.bust.to_owned());
             steps.push(l1);
@@ -170,15 +170,15 @@ impl Plan<'_> {
             .map(|(id, context)| (id, context.hashes.combined.as_str()));
         let project_id = project.map_or("", |(id, _)| id);
         let (dockerfile, tag) = match layer {
-            Layer::L0 => (L0_FILE, self.foundation.l0_tag()),
-            Layer::L1 | Layer::L1Sidecar => (L1_FILE, self.foundation.l1_tag()),
+            Layer::L0 => (L0_FILE, self.base.foundation.l0_tag()),
+            Layer::L1 | Layer::L1Sidecar => (L1_FILE, self.base.foundation.l1_tag()),
             Layer::L2Cli => (L2_FILE, tags::local(&tags::l2(project_id))),
             Layer::L2Dev => (L2_FILE, tags::local(&tags::l2_dev(project_id))),
         };
         let stamp = Stamp {
             layer,
             content_hash,
-            base: self.foundation.base(),
+            base: self.base.foundation.base(),
             version: self.version,
             project,
         };
@@ -187,7 +187,7 @@ impl Plan<'_> {
             source: if is_base {
                 Source::Foundation
             } else {
-                Source::Stage
+                Source::Project
             },
             dockerfile,
             tag,
@@ -208,7 +208,7 @@ impl Plan<'_> {
         now: jiff::Timestamp,
     ) -> Option<Manifest> {
         let (project_id, context) = self.project?;
-        let foundation = self.foundation;
+        let foundation = &self.base.foundation;
         let hashes = &context.hashes;
         let at = jiff::Timestamp::from_second(now.as_second())
             .unwrap_or(now)

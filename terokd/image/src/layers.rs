@@ -21,6 +21,7 @@ use crate::network::CaBundle;
 use crate::tags;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use terok_config::roster::Roster;
 use terok_proto::Fault;
 use terok_proto::config::Family;
@@ -194,27 +195,65 @@ impl Foundation {
     }
 }
 
+/// A foundation with its texts and hashes at hand. Many projects share one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rendered {
+    /// What it is made of.
+    pub foundation: Foundation,
+    /// Build context of both layers, without a cache-bust value.
+    files: Files,
+    /// Hash of the base layer.
+    pub l0: String,
+    /// Hash of the agent layer.
+    pub l1: String,
+}
+
+impl Rendered {
+    /// Renders a foundation once.
+    pub fn new(foundation: Foundation) -> Self {
+        Self {
+            files: foundation.files(NO_BUST),
+            l0: foundation.l0_hash(),
+            l1: foundation.l1_hash(),
+            foundation,
+        }
+    }
+}
+
 /// Everything that a project's image is built from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Context {
-    /// Files by relative path.
-    pub files: Files,
+    /// The layers below.
+    pub base: Arc<Rendered>,
+    l2: File,
     /// Hashes of the layers.
     pub hashes: Hashes,
 }
 
 impl Context {
     /// The build context of a project.
-    pub fn new(foundation: &Foundation, project: &ProjectLayer) -> Self {
+    pub fn new(base: Arc<Rendered>, project: &ProjectLayer) -> Self {
         let l2 = project.text();
         let hashes = Hashes::new(
-            foundation.l0_hash(),
-            foundation.l1_hash(),
+            base.l0.clone(),
+            base.l1.clone(),
             hash::parts(&["l2/2", &l2]),
         );
-        let mut files = foundation.files(NO_BUST);
-        files.insert(L2_FILE.to_owned(), File::data(l2));
-        Self { files, hashes }
+        Self {
+            base,
+            l2: File::data(l2),
+            hashes,
+        }
+    }
+
+    /// All files by relative path.
+    pub fn files(&self) -> impl Iterator<Item = (&str, &File)> {
+        let below = self
+            .base
+            .files
+            .iter()
+            .map(|(path, file)| (path.as_str(), file));
+        below.chain([(L2_FILE, &self.l2)])
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The only module that writes, below the directory it is given and nowhere else.
 
-use crate::layers::{Context, File, Files, L0_FILE, L1_FILE, L2_FILE};
+use crate::layers::{Context, File, L0_FILE, L1_FILE, L2_FILE};
 use crate::manifest::{self, Manifest};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -13,7 +13,6 @@ use terok_proto::Fault;
 const APART: &str = "image";
 
 const STAGE_PREFIX: &str = ".terokd-stage-";
-const BUILD_PREFIX: &str = ".terokd-build-";
 
 /// What the stage consists of; everything else in its directory is left alone.
 const PARTS: [&str; 8] = [
@@ -68,7 +67,7 @@ impl Stage {
 
     /// Whether a stored file differs from what would be written now.
     pub fn is_old(&self, context: &Context) -> bool {
-        context.files.iter().any(|(path, file)| {
+        context.files().any(|(path, file)| {
             let stored = self.dir.join(path);
             // Length first: a file that somebody else put there may be huge, or no file at all.
             let fits = std::fs::metadata(&stored)
@@ -85,7 +84,7 @@ impl Stage {
     pub fn write(&self, context: &Context) -> Result<Vec<PathBuf>, Fault> {
         create_dir(&self.dir)?;
         let temporary = temporary_beside(&self.dir)?;
-        write_files(temporary.path(), &context.files)?;
+        write_files(temporary.path(), context)?;
         let old = temporary.path().join(".old");
         create_dir(&old)?;
         for part in PARTS {
@@ -95,11 +94,12 @@ impl Stage {
                 &old.join(part),
             )?;
         }
-        Ok(context
-            .files
-            .keys()
-            .map(|path| self.dir.join(path))
-            .collect())
+        let mut written: Vec<PathBuf> = context
+            .files()
+            .map(|(path, _)| self.dir.join(path))
+            .collect();
+        written.sort();
+        Ok(written)
     }
 
     /// Writes the manifest: all of it or none.
@@ -128,20 +128,6 @@ impl Stage {
     }
 }
 
-/// A build context of its own, which goes when it is dropped: for layers that belong to no project.
-///
-/// # Errors
-/// `storage_error` with the path.
-pub fn temporary(build_dir: &Path, files: &Files) -> Result<tempfile::TempDir, Fault> {
-    create_dir(build_dir)?;
-    let dir = tempfile::Builder::new()
-        .prefix(BUILD_PREFIX)
-        .tempdir_in(build_dir)
-        .map_err(|error| Fault::io("create a directory in", build_dir, &error))?;
-    write_files(dir.path(), files)?;
-    Ok(dir)
-}
-
 fn create_dir(path: &Path) -> Result<(), Fault> {
     std::fs::DirBuilder::new()
         .recursive(true)
@@ -158,8 +144,8 @@ fn temporary_beside(dir: &Path) -> Result<tempfile::TempDir, Fault> {
         .map_err(|error| Fault::io("create a directory in", parent, &error))
 }
 
-fn write_files(root: &Path, files: &Files) -> Result<(), Fault> {
-    for (path, File { text, executable }) in files {
+fn write_files(root: &Path, context: &Context) -> Result<(), Fault> {
+    for (path, File { text, executable }) in context.files() {
         let path = root.join(path);
         create_dir(path.parent().expect("paths are relative to the root"))?;
         std::fs::OpenOptions::new()
@@ -211,7 +197,7 @@ pub fn sweep(build_dir: &Path) {
     };
     let ours = |path: &Path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.starts_with(STAGE_PREFIX) || name.starts_with(BUILD_PREFIX)
+        name.starts_with(STAGE_PREFIX)
     };
     for dir in children(build_dir) {
         if ours(&dir) {

@@ -5,9 +5,10 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Arc;
 use terok_config::roster::Roster;
 use terok_image::labels::{Installed, Stamp};
-use terok_image::layers::{Context, Foundation, L0_FILE, L1_FILE, L2_FILE, ProjectLayer};
+use terok_image::layers::{Context, Foundation, L0_FILE, L1_FILE, L2_FILE, ProjectLayer, Rendered};
 use terok_image::network::{CaBundle, Proxy};
 use terok_image::{snippet, stage};
 use terok_proto::config::Family;
@@ -99,13 +100,12 @@ fn layers_build_and_run() {
         combined,
     )
     .expect("legal");
-    let context = Context::new(&foundation, &project);
+    let context = Context::new(Arc::new(Rendered::new(foundation.clone())), &project);
     let staged = stage::Stage::new(dir.path(), "demo", None);
     staged.write(&context).expect("written");
-    let bust = stage::temporary(dir.path(), &foundation.files("17")).expect("written");
 
     let (l0, l1) = (foundation.l0_tag(), foundation.l1_tag());
-    build(bust.path(), L0_FILE, &l0, prepared, &[]);
+    build(staged.dir(), L0_FILE, &l0, prepared, &[]);
     assert_eq!(
         run(
             &l0,
@@ -117,7 +117,7 @@ fn layers_build_and_run() {
     run(&l0, "sudo mkdir -p /run/sshd && sudo /usr/sbin/sshd -t");
 
     let log = build(
-        bust.path(),
+        staged.dir(),
         L1_FILE,
         &l1,
         &l0,

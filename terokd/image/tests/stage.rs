@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use terok_config::roster::Roster;
 use terok_image::hash::Hashes;
-use terok_image::layers::{Context, Foundation, L0_FILE, ProjectLayer};
+use terok_image::layers::{Context, Foundation, L0_FILE, ProjectLayer, Rendered};
 use terok_image::manifest::Manifest;
-use terok_image::stage::{Stage, sweep, temporary};
+use terok_image::stage::{Stage, sweep};
 use terok_proto::Kind;
 
 fn foundation(names: &[&str]) -> Foundation {
@@ -16,7 +17,7 @@ fn foundation(names: &[&str]) -> Foundation {
 
 fn context(names: &[&str]) -> Context {
     let project = ProjectLayer::new(true, None, None, None).expect("legal");
-    Context::new(&foundation(names), &project)
+    Context::new(Arc::new(Rendered::new(foundation(names))), &project)
 }
 
 fn listing(dir: &Path) -> Vec<String> {
@@ -37,7 +38,7 @@ fn a_context_replaces_the_one_before_and_nothing_else() {
     assert!(!stage.has_dockerfiles());
     let big = context(&["claude", "gh"]);
     let paths = stage.write(&big).expect("written");
-    assert_eq!(paths.len(), big.files.len());
+    assert_eq!(paths.len(), big.files().count());
     assert!(
         paths
             .iter()
@@ -102,16 +103,22 @@ fn a_write_that_fails_leaves_the_old_context() {
     let stage = Stage::new(dir.path(), "demo", None);
     let old = context(&["claude"]);
     stage.write(&old).expect("written");
-    let mut broken = context(&["gh"]);
-    let file = broken.files[L0_FILE].clone();
-    // A name too long for any file system, met after others were written.
-    broken
-        .files
-        .insert(format!("tmux/{}", "x".repeat(300)), file);
+    // An entry whose file is too long for any file system, met after others were written.
+    let name = "x".repeat(250);
+    let user = dir.path().join("roster");
+    fs::create_dir(&user).expect("created");
+    let entry = "kind: opencode\nbinary: x\ninstall: {run_as_dev: 'RUN true'}\nopencode: {display_name: X, base_url: 'https://x', \
+                 preferred_model: m, fallback_model: m, env_var_prefix: X, config_dir: .x, auth_key_url: 'https://x'}\n";
+    fs::write(user.join(format!("{name}.yaml")), entry).expect("written");
+    let roster = Roster::load(&user);
+    let foundation =
+        Foundation::new("debian:12", None, &[name], &roster, None).expect("a foundation");
+    let project = ProjectLayer::new(true, None, None, None).expect("legal");
+    let broken = Context::new(Arc::new(Rendered::new(foundation)), &project);
     let fault = stage.write(&broken).expect_err("impossible");
     assert_eq!(fault.kind, Kind::StorageError);
     assert!(!stage.is_old(&old));
-    assert_eq!(listing(dir.path()), ["demo"]);
+    assert_eq!(listing(dir.path()), ["demo", "roster"]);
 }
 
 #[test]
@@ -154,16 +161,9 @@ fn the_manifest_is_replaced_whole() {
 }
 
 #[test]
-fn contexts_of_their_own_go_with_their_owner_or_at_the_next_start() {
+fn what_a_killed_daemon_left_goes_at_the_next_start() {
     let dir = tempfile::tempdir().expect("temporary directory");
-    let files = foundation(&["gh"]).files("17");
-    let context = temporary(dir.path(), &files).expect("written");
-    let text = fs::read_to_string(context.path().join("L1.cli.Dockerfile")).expect("written");
-    assert!(text.contains("ARG AGENT_CACHE_BUST=17\n"));
-    drop(context);
-    assert!(listing(dir.path()).is_empty());
-
-    let _killed = temporary(dir.path(), &files).expect("written").keep();
+    fs::create_dir_all(dir.path().join(".terokd-stage-y/scripts")).expect("created");
     fs::create_dir_all(dir.path().join("demo/.terokd-stage-x/scripts")).expect("created");
     fs::create_dir_all(dir.path().join("demo/other")).expect("created");
     sweep(dir.path());

@@ -1,10 +1,10 @@
 use super::*;
-use crate::layers::ProjectLayer;
+use crate::layers::{Foundation, ProjectLayer};
 use jiff::Timestamp;
+use std::sync::Arc;
 use terok_config::roster::Roster;
 
 struct World {
-    foundation: Foundation,
     context: Context,
 }
 
@@ -13,17 +13,15 @@ fn world(names: &[&str]) -> World {
     let foundation =
         Foundation::new("debian:12", None, &names, &Roster::bundled(), None).expect("a foundation");
     let project = ProjectLayer::new(true, None, None, None).expect("legal");
-    let context = Context::new(&foundation, &project);
     World {
-        foundation,
-        context,
+        context: Context::new(Arc::new(Rendered::new(foundation)), &project),
     }
 }
 
 impl World {
     fn plan(&self, options: Options) -> Plan<'_> {
         Plan {
-            foundation: &self.foundation,
+            base: &self.context.base,
             project: Some(("demo", &self.context)),
             options,
             bust: "17",
@@ -34,8 +32,8 @@ impl World {
     fn labels(&self) -> (Labels, Labels) {
         let label = |hash: String| Labels::from([(labels::CONTENT_HASH.to_owned(), hash)]);
         (
-            label(self.foundation.l0_hash()),
-            label(self.foundation.l1_hash()),
+            label(self.context.base.l0.clone()),
+            label(self.context.base.l1.clone()),
         )
     }
 }

@@ -1,6 +1,7 @@
 use super::*;
 use crate::labels;
 use proptest::prelude::*;
+use std::sync::Arc;
 use terok_config::selection::resolve_text;
 
 const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
@@ -83,31 +84,44 @@ fn assert_copies_exist(files: &Files, dockerfile: &str) {
     }
 }
 
+fn context(foundation: Foundation, snippet: Option<&str>) -> Context {
+    Context::new(Arc::new(Rendered::new(foundation)), &project(snippet))
+}
+
+fn files(context: &Context) -> Files {
+    let owned = |(path, file): (&str, &File)| (path.to_owned(), file.clone());
+    context.files().map(owned).collect()
+}
+
+fn text(context: &Context, path: &str) -> String {
+    files(context)[path].text.clone().into_owned()
+}
+
 #[test]
 fn dockerfiles_for_deb() {
-    let context = Context::new(
-        &foundation("ubuntu:24.04", "claude,blablador,gh,toad"),
-        &project(Some("RUN echo \"$X\" {{ y }}")),
+    let context = context(
+        foundation("ubuntu:24.04", "claude,blablador,gh,toad"),
+        Some("RUN echo \"$X\" {{ y }}"),
     );
-    insta::assert_snapshot!("l0_deb", context.files[L0_FILE].text);
-    insta::assert_snapshot!("l1_deb", context.files[L1_FILE].text);
-    insta::assert_snapshot!("l2", context.files[L2_FILE].text);
+    insta::assert_snapshot!("l0_deb", text(&context, L0_FILE));
+    insta::assert_snapshot!("l1_deb", text(&context, L1_FILE));
+    insta::assert_snapshot!("l2", text(&context, L2_FILE));
 }
 
 #[test]
 fn dockerfiles_for_rpm() {
-    let context = Context::new(&foundation("fedora:44", "codex,vibe"), &project(None));
-    insta::assert_snapshot!("l0_rpm", context.files[L0_FILE].text);
-    insta::assert_snapshot!("l1_rpm", context.files[L1_FILE].text);
+    let context = context(foundation("fedora:44", "codex,vibe"), None);
+    insta::assert_snapshot!("l0_rpm", text(&context, L0_FILE));
+    insta::assert_snapshot!("l1_rpm", text(&context, L1_FILE));
 }
 
 #[test]
 fn every_copied_file_is_in_the_context() {
     for base in ["ubuntu:24.04", "fedora:44"] {
         for selection in ["all", "claude", "sonar", "claude,-claude"] {
-            let context = Context::new(&foundation(base, selection), &project(None));
+            let context = context(foundation(base, selection), None);
             for dockerfile in [L0_FILE, L1_FILE, L2_FILE] {
-                assert_copies_exist(&context.files, dockerfile);
+                assert_copies_exist(&files(&context), dockerfile);
             }
         }
         assert_copies_exist(&with_ca(base).files(NO_BUST), L0_FILE);
@@ -153,9 +167,7 @@ fn the_selection_is_on_the_image_and_in_its_hash() {
 
 #[test]
 fn each_hash_covers_its_layer_only() {
-    let hashes = |base, selection, snippet| {
-        Context::new(&foundation(base, selection), &project(snippet)).hashes
-    };
+    let hashes = |base, selection, snippet| context(foundation(base, selection), snippet).hashes;
     let one = hashes("debian:12", "claude", None);
     assert_eq!(one, hashes("debian:12", "claude", None));
     let snippet = hashes("debian:12", "claude", Some("RUN x"));
