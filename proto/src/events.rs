@@ -50,6 +50,8 @@ event_kinds! {
     VaultSigned "vault.signed",
     VaultKeyMinted "vault.key_minted",
     VaultKeyRotated "vault.key_rotated",
+    ImageBuilt "image.built",
+    ImageRemoved "image.removed",
     OperationStarted "operation.started",
     OperationProgress "operation.progress",
     OperationLog "operation.log",

@@ -118,16 +118,16 @@ methods! {
     Read ProjectImageExists "project_image_exists" {
         /// Project id
         project_id: String;
-    } -> bool, [InvalidProjectId, ProjectNotFound, PodmanUnavailable, PodmanTimeout, PodmanError], r#"{"project_id": "orion"}"#;
+    } -> bool, [InvalidProjectId, PodmanUnavailable, PodmanTimeout, PodmanError], r#"{"project_id": "orion"}"#;
 
     /// Lists terok's images
     Read ListImages "list_images" {;
         /// Only images of this project
         project_id: String
-    } -> Vec<i::ImageInfo>, [InvalidProjectId, ProjectNotFound, PodmanUnavailable, PodmanTimeout, PodmanError], "{}";
+    } -> Vec<i::ImageInfo>, [InvalidProjectId, PodmanUnavailable, PodmanTimeout, PodmanError], "{}";
 
     /// Lists terok's images that nothing needs any more
-    Read FindOrphanedImages "find_orphaned_images" {;} -> Vec<i::ImageInfo>, [PodmanUnavailable, PodmanTimeout, PodmanError], "{}";
+    Read FindOrphanedImages "find_orphaned_images" {;} -> Vec<i::ImageInfo>, [StorageError, PodmanUnavailable, PodmanTimeout, PodmanError], "{}";
 
     /// Removes images
     Operation RemoveImages "remove_images" {
@@ -135,13 +135,13 @@ methods! {
         images: Vec<Value>;
         /// Only say what would be removed
         dry_run: bool
-    } -> i::CleanupResult, [InvalidArgument, Panicked, PodmanUnavailable, PodmanTimeout, PodmanError], r#"{"images": [], "dry_run": true}"#;
+    } -> i::CleanupResult, [InvalidArgument, Panicked, StorageError, PodmanUnavailable, PodmanTimeout, PodmanError, Cancelled, Interrupted], r#"{"images": [], "dry_run": true}"#;
 
     /// Finds and removes orphaned images
     Operation CleanupImages "cleanup_images" {;
         /// Only say what would be removed
         dry_run: bool
-    } -> i::CleanupResult, [Panicked, PodmanUnavailable, PodmanTimeout, PodmanError], r#"{"dry_run": true}"#;
+    } -> i::CleanupResult, [Panicked, StorageError, PodmanUnavailable, PodmanTimeout, PodmanError, Cancelled, Interrupted], r#"{"dry_run": true}"#;
 
     /// Cuts every task container off the network and stops vault and gate
     Mutate ExecutePanic "execute_panic" {;
@@ -352,7 +352,7 @@ methods! {
     Mutate ProjectGenerateDockerfiles "project.generate_dockerfiles" {
         /// Project id
         project_id: String;
-    } -> i::GeneratedDockerfiles, [InvalidProjectId, ProjectNotFound, InvalidConfig, UnknownAgent, ProjectBusy, StorageError, PodmanUnavailable], r#"{"project_id": "orion"}"#;
+    } -> i::GeneratedDockerfiles, [InvalidProjectId, ProjectNotFound, InvalidConfig, UnknownAgent, ProjectBusy, StorageError], r#"{"project_id": "orion"}"#;
 
     /// Builds the project's images
     Operation ProjectBuildImages "project.build_images" {
@@ -368,7 +368,7 @@ methods! {
         agents: String,
         /// Only what is stale
         rebuild_stale: bool
-    } -> i::BuildResult, [InvalidProjectId, ProjectNotFound, InvalidConfig, UnknownAgent, ProjectBusy, StorageError, BuildFailed, PodmanUnavailable, PodmanTimeout, PodmanError], r#"{"project_id": "orion"}"#;
+    } -> i::BuildResult, [InvalidProjectId, ProjectNotFound, InvalidConfig, UnknownAgent, ProjectBusy, Panicked, StorageError, BuildFailed, PodmanUnavailable, PodmanTimeout, PodmanError, Cancelled, Interrupted], r#"{"project_id": "orion"}"#;
 
     /// Answers the project's SSH key, minting one if it has none
     Mutate ProjectProvisionSshKey "project.provision_ssh_key" {

@@ -2,6 +2,7 @@
 
 use crate::events::{Bus, Filter};
 use crate::gates::Gates;
+use crate::images::Images;
 use crate::keys::Keys;
 use crate::ops::{Ops, Replay, Resumable};
 use crate::polling::Polling;
@@ -20,8 +21,7 @@ use std::time::{Duration, Instant};
 use terok_config::env::Environment;
 use terok_config::global::TerokdConfig;
 use terok_proto::daemon::{
-    DaemonState, DaemonStatus, GateServerSummary, OperationCounts, PodmanStatus, ProjectCounts,
-    VaultSummary,
+    DaemonState, DaemonStatus, GateServerSummary, OperationCounts, ProjectCounts, VaultSummary,
 };
 use terok_proto::{API_VERSION, Fault, MethodInfo};
 use tokio::sync::watch;
@@ -80,6 +80,8 @@ pub struct Daemon {
     pub gates: Gates,
     /// SSH keys, and the vault they are in.
     pub keys: Keys,
+    /// Container images, and Podman.
+    pub images: Images,
     /// When upstreams are asked.
     pub polling: Polling,
     /// Filled once, by the method table.
@@ -104,13 +106,18 @@ pub fn socket_path(env: &Environment) -> PathBuf {
     if let Some(path) = env.var("TEROKD_SOCKET") {
         return PathBuf::from(path);
     }
+    runtime_dir(env).join("terokd.sock")
+}
+
+/// Where sockets are when nobody says otherwise.
+fn runtime_dir(env: &Environment) -> PathBuf {
     if let Some(dir) = env.var("XDG_RUNTIME_DIR") {
-        return Path::new(dir).join("terok/terokd.sock");
+        return Path::new(dir).join("terok");
     }
     let settings = terok_config::paths::PathSettings::default();
     terok_config::paths::Paths::new(env, &settings)
         .state_root
-        .join("run/terokd.sock")
+        .join("run")
 }
 
 /// Starts a daemon and answers when its socket accepts.
@@ -151,12 +158,21 @@ pub async fn start(env: Environment, settings: Settings) -> Result<Running, Star
     gates.attach(polling.clone());
     gates.serve(&store, settings.gate).await?;
     let keys = Keys::new(vault.clone(), gates.clone(), registry.clone());
+    let images = Images::start(
+        Arc::clone(&env),
+        registry.clone(),
+        bus.clone(),
+        tasks.clone(),
+        store,
+        &runtime_dir(&env),
+    );
     let domain = Domain::new(
         Arc::clone(&env),
         registry.clone(),
         bus.clone(),
         vault,
         gates.clone(),
+        images.clone(),
     );
     let daemon = Arc::new(Daemon {
         limits: limits(&snapshot.global.terokd),
@@ -176,6 +192,7 @@ pub async fn start(env: Environment, settings: Settings) -> Result<Running, Star
         domain,
         gates,
         keys,
+        images,
         polling,
     });
     let is_sync = |left: &Resumable| left.method.starts_with("project.gate.");
@@ -349,7 +366,8 @@ impl Daemon {
     }
 
     /// Answer of `daemon.status`.
-    pub fn status(&self) -> DaemonStatus {
+    pub async fn status(&self) -> DaemonStatus {
+        let podman = self.images.podman_status().await;
         let snapshot = self.registry.snapshot();
         let served = self.gates.server_status();
         let state = match (self.is_stopping(), self.ready.load(Ordering::Acquire)) {
@@ -367,10 +385,7 @@ impl Daemon {
             panicked: panic::is_engaged(&snapshot.paths),
             projects: snapshot.counts(),
             tasks: Default::default(),
-            podman: PodmanStatus {
-                error: Some(project::NO_PODMAN.to_owned()),
-                ..PodmanStatus::default()
-            },
+            podman,
             vault: self.vault_summary(),
             gate_server: GateServerSummary {
                 listening: served.running,
@@ -387,6 +402,7 @@ impl Daemon {
                 "gates".to_owned(),
                 "vault".to_owned(),
                 "polling".to_owned(),
+                "images".to_owned(),
             ],
             epoch: self.bus.epoch().to_owned(),
             warnings: self.warnings(&snapshot),

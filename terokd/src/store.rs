@@ -23,6 +23,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("store/0001_operations.sql"),
     include_str!("store/0002_gate_polls.sql"),
     include_str!("store/0003_gate_tokens.sql"),
+    include_str!("store/0004_images.sql"),
 ];
 
 /// How long a connection of the pool stays open unused.

@@ -26,8 +26,8 @@ const IMPORTS: &[(&str, &[&str])] = &[
     (
         "daemon",
         &[
-            "events", "gates", "keys", "memory", "ops", "panic", "polling", "project", "registry",
-            "rpc", "socket", "store", "systemd", "tasks", "vault",
+            "events", "gates", "images", "keys", "memory", "ops", "panic", "polling", "project",
+            "registry", "rpc", "socket", "store", "systemd", "tasks", "vault",
         ],
     ),
     // The wire. `daemon` is the state that handlers are given.
@@ -39,6 +39,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "daemon",
             "events",
             "gates",
+            "images",
             "ops",
             "panic",
             "project",
@@ -51,12 +52,20 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("keys", &["gates", "project", "registry"]),
     (
         "project",
-        &["crash", "events", "fs", "gates", "ops", "panic", "registry"],
+        &[
+            "crash", "events", "fs", "gates", "images", "ops", "panic", "registry",
+        ],
     ),
     (
         "gates",
         &[
-            "events", "fs", "ops", "panic", "polling", "registry", "store", "tasks",
+            "events", "flight", "fs", "ops", "panic", "polling", "registry", "store", "tasks",
+        ],
+    ),
+    (
+        "images",
+        &[
+            "events", "flight", "fs", "ops", "panic", "registry", "store", "tasks",
         ],
     ),
     (
@@ -70,6 +79,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     // The machine: nothing above it.
     ("memory", &[]),
     ("events", &[]),
+    ("flight", &["tasks"]),
     ("store", &[]),
     ("git", &["fs"]),
     ("fs", &["crash"]),

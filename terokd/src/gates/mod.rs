@@ -3,17 +3,16 @@
 //! Owns the way from a project to its repository: paths, access, locks, shared runs, events, polling's questions.
 //! What happens inside a repository is `terok-gate`'s; what is served from it is `terok-gate-server`'s.
 
-mod flight;
 mod polls;
 mod server;
 mod spec;
 
 use crate::events::{Bus, Draft};
+use crate::flight::{Flights, Locks};
 use crate::ops::{OpCx, Ops, Resumable};
 use crate::polling::{Polling, Target, target_of};
 use crate::registry::{ProjectEntry, Registry};
 use crate::tasks::Tasks;
-use flight::{Flights, GateLocks};
 use serde_json::{Value, json};
 use spec::Subject;
 use std::path::{Path, PathBuf};
@@ -82,7 +81,8 @@ struct Inner {
     vault: Vault,
     gix: Arc<GixTransport>,
     host: HostEnv,
-    locks: GateLocks,
+    /// Other processes are kept out by the lock file beside the gate.
+    locks: Locks<PathBuf>,
     syncs: Flights<(PathBuf, SyncRequest), GateSyncResult>,
     /// Set once, by the wiring: polling asks gates, and gates tell polling.
     polling: OnceLock<Polling>,
@@ -109,8 +109,8 @@ impl Gates {
                 vault,
                 gix: Arc::new(GixTransport::new(host.clone())),
                 host,
-                locks: GateLocks::default(),
-                syncs: Flights::default(),
+                locks: Locks::default(),
+                syncs: Flights::new("gate"),
                 polling: OnceLock::new(),
                 server: OnceLock::new(),
                 tokens: OnceLock::new(),

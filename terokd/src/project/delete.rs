@@ -6,11 +6,12 @@
 use super::archive::{self, Label};
 use super::guard::Other;
 use super::journal::{self, Journal, Phase};
-use super::plan::{self, Action, Keys, Target};
+use super::plan::{self, Action, Keys, OwnImages, Target};
 use super::space;
 use crate::crash;
 use crate::fs::remove::{remove_tree, rename_beside};
 use crate::fs::tree::Identity;
+use crate::images::Dropped;
 use std::io;
 use std::path::{Path, PathBuf};
 use terok_config::env::Environment;
@@ -62,6 +63,8 @@ pub(super) trait Watch {
 pub(super) trait Ends {
     /// Takes all keys of a scope, now or once the vault opens. Can be repeated.
     fn drop_keys(&mut self, scope: &str) -> Result<Unassigned, Fault>;
+    /// Removes the project's images. Can be repeated.
+    fn drop_images(&mut self, project: &str) -> Result<Dropped, Fault>;
     /// What will be answered, once all is done and before the journal goes.
     fn settled(&mut self, journal: &Journal, result: &DeleteProjectResult);
 }
@@ -116,21 +119,13 @@ pub(super) fn prepare(
     paths: &Paths,
     env: &Environment,
     others: &[Other],
-    options: DeleteOptions,
+    images: OwnImages,
     keys: Keys,
     operation_id: Option<String>,
 ) -> Result<Prepared, Fault> {
     let target = target(load)?;
     let uuid = journal::unique();
-    let plan = plan::make(
-        &target,
-        paths,
-        env,
-        others,
-        keys,
-        options.keep_images,
-        &uuid,
-    )?;
+    let plan = plan::make(&target, paths, env, others, keys, images, &uuid)?;
     let journal = Journal {
         uuid,
         operation_id,
@@ -268,6 +263,15 @@ pub(super) fn finish(
         match ends.drop_keys(&journal.project_id) {
             Ok(dropped) => journal.plan.keys_dropped(&journal.project_id, dropped),
             Err(fault) => journal.plan.warnings.push(fault.message),
+        }
+    }
+    if journal.plan.leftover_images {
+        match ends.drop_images(&journal.project_id) {
+            Ok(dropped) => journal.plan.images_dropped(dropped),
+            Err(fault) => journal.plan.images_dropped(Dropped {
+                kept: vec![("of the project".to_owned(), fault.message)],
+                ..Dropped::default()
+            }),
         }
     }
     crash::point("delete.leftovers_recorded");

@@ -27,6 +27,7 @@ pub use storage::{Sizes, storage_detail, storage_overview};
 
 use crate::events::Bus;
 use crate::gates::Gates;
+use crate::images::{Dropped, Images};
 use crate::ops::{OpCx, Ops, Resumable};
 use crate::registry::{Registry, Snapshot};
 use std::path::Path;
@@ -40,9 +41,6 @@ use terok_proto::ops::Progress;
 use terok_proto::project::DeleteProjectResult;
 use terok_proto::{Fault, Kind};
 use terok_vault::{Unassigned, Vault};
-
-/// Why nothing is known of images and containers.
-pub const NO_PODMAN: &str = "Podman is not used by this version of terokd";
 
 /// What the functions of this module work on.
 #[derive(Clone, Debug)]
@@ -59,6 +57,8 @@ pub struct Domain {
     pub vault: Vault,
     /// Gates of projects.
     pub gates: Gates,
+    /// Images of projects.
+    pub images: Images,
 }
 
 impl Domain {
@@ -69,6 +69,7 @@ impl Domain {
         bus: Bus,
         vault: Vault,
         gates: Gates,
+        images: Images,
     ) -> Self {
         Self {
             env,
@@ -77,6 +78,7 @@ impl Domain {
             sizes: Sizes::default(),
             vault,
             gates,
+            images,
         }
     }
 }
@@ -207,6 +209,7 @@ pub async fn delete(
     {
         Ok(config) => {
             let gate = domain.env.normalise(&config.gate_path);
+            let _not_built = domain.images.hold(&config.id)?;
             // Nothing may work on the gate while it goes.
             let held = domain.gates.hold(&gate).await;
             let outcome = delete_now(domain, cx, candidate, options).await;
@@ -248,7 +251,7 @@ async fn delete_now(
     options: DeleteOptions,
 ) -> Result<DeleteProjectResult, Fault> {
     let (snapshot, env) = (domain.registry.snapshot(), Arc::clone(&domain.env));
-    let (cx, vault) = (cx.clone(), domain.vault.clone());
+    let reporting = Reporting(cx.clone(), domain.vault.clone(), domain.images.clone());
     let scope = domain
         .registry
         .project(&edits::dir_id(&candidate)?)?
@@ -260,30 +263,41 @@ async fn delete_now(
         Err(fault) if fault.kind == Kind::InvalidScope => plan::Keys::Assigned(0),
         Err(_) => plan::Keys::Unknown,
     };
+    let images = if options.keep_images {
+        plan::OwnImages::Kept
+    } else {
+        match domain.images.of_project(&scope).await {
+            Ok(images) => {
+                plan::OwnImages::Named(images.into_iter().map(|image| image.full_name).collect())
+            }
+            Err(fault) => plan::OwnImages::Unknown(fault.message),
+        }
+    };
+    let dry_run = options.dry_run;
     blocking(move || {
         let context = context(&snapshot, &env);
         let load = files::load_one(&candidate, context);
         let others = delete::others(&snapshot.paths, &candidate.dir_name, context);
-        let operation = Some(cx.id().to_owned());
+        let mut reporting = reporting;
+        let operation = Some(reporting.0.id().to_owned());
         let prepared = delete::prepare(
             &load,
             &snapshot.paths,
             &env,
             &others,
-            options,
+            images,
             keys,
             operation,
         )?;
-        if options.dry_run {
+        if dry_run {
             return Ok(prepared.journal.plan.result(None, true));
         }
-        let mut reporting = Reporting(cx, vault);
         delete::run(prepared, &snapshot.paths, &mut reporting)
     })
     .await
 }
 
-struct Reporting(OpCx, Vault);
+struct Reporting(OpCx, Vault, Images);
 
 impl delete::Watch for Reporting {
     fn check(&mut self) -> Result<(), Fault> {
@@ -307,6 +321,10 @@ impl delete::Ends for Reporting {
         drop_keys(&self.1, scope)
     }
 
+    fn drop_images(&mut self, project: &str) -> Result<Dropped, Fault> {
+        tokio::runtime::Handle::current().block_on(self.2.drop_project(project))
+    }
+
     fn settled(&mut self, _: &journal::Journal, result: &DeleteProjectResult) {
         settle(result, |value| async move { self.0.settle(&value).await });
     }
@@ -317,12 +335,26 @@ fn drop_keys(vault: &Vault, scope: &str) -> Result<Unassigned, Fault> {
     tokio::runtime::Handle::current().block_on(vault.unassign_all_or_later(scope))
 }
 
+/// How long a start waits for Podman because of a deletion that was interrupted.
+const PODMAN_AT_START: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// What a restart does in the place of an operation.
-struct Finishing(Ops, Vault);
+struct Finishing(Ops, Vault, Images);
 
 impl delete::Ends for Finishing {
     fn drop_keys(&mut self, scope: &str) -> Result<Unassigned, Fault> {
         drop_keys(&self.1, scope)
+    }
+
+    fn drop_images(&mut self, project: &str) -> Result<Dropped, Fault> {
+        let dropping = self.2.drop_project(project);
+        let dropping = async { tokio::time::timeout(PODMAN_AT_START, dropping).await };
+        tokio::runtime::Handle::current()
+            .block_on(dropping)
+            .unwrap_or_else(|_| {
+                let message = "podman did not remove them before the start; `cleanup_images` does";
+                Err(Fault::new(Kind::PodmanTimeout, message))
+            })
     }
 
     fn settled(&mut self, journal: &journal::Journal, result: &DeleteProjectResult) {
@@ -397,7 +429,7 @@ pub async fn resume_deletions(
     ops: &Ops,
 ) -> std::collections::HashMap<String, Result<DeleteProjectResult, Fault>> {
     let paths = Arc::clone(&domain.registry.snapshot().paths);
-    let mut ends = Finishing(ops.clone(), domain.vault.clone());
+    let mut ends = Finishing(ops.clone(), domain.vault.clone(), domain.images.clone());
     let ended = blocking(move || {
         derive::clean_derive_leftovers(&paths);
         journal::sweep(&paths);

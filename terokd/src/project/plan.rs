@@ -3,6 +3,7 @@
 use super::archive::Source;
 use super::guard::{Guard, Other, Role, Verdict};
 use crate::fs::tree::Identity;
+use crate::images::Dropped;
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::{AccessFlags, faccessat};
 use serde::{Deserialize, Serialize};
@@ -66,6 +67,11 @@ pub(super) enum Action {
         /// How many.
         count: u64,
     },
+    /// Names are taken from images, which go with their last one.
+    Untag {
+        /// Full names.
+        names: Vec<String>,
+    },
     /// It stays.
     Keep {
         /// For `skipped`.
@@ -91,6 +97,9 @@ pub(super) struct Plan {
     pub reveals_system_project: bool,
     /// There are keys of the scope to be taken, or there may be.
     pub leftover_keys: bool,
+    /// There are images of the project to be removed.
+    #[serde(default)]
+    pub leftover_images: bool,
 }
 
 /// What is known of the keys of a project's scope.
@@ -100,6 +109,17 @@ pub(super) enum Keys {
     Assigned(u64),
     /// The vault cannot be opened.
     Unknown,
+}
+
+/// What is known of a project's images.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum OwnImages {
+    /// They are to stay.
+    Kept,
+    /// Their full names.
+    Named(Vec<String>),
+    /// Podman cannot tell, for this reason.
+    Unknown(String),
 }
 
 /// Directories that go into the archive.
@@ -134,7 +154,7 @@ pub(super) fn make(
     env: &Environment,
     others: &[Other],
     keys: Keys,
-    keep_images: bool,
+    images: OwnImages,
     uuid: &str,
 ) -> Result<Plan, Fault> {
     let guard = Guard::new(paths, env, others);
@@ -150,6 +170,7 @@ pub(super) fn make(
                 yml.is_file()
             }),
         leftover_keys: keys != Keys::Assigned(0),
+        leftover_images: false,
     };
     let default_tasks = paths.sandbox_live_dir.join("tasks").join(id);
     let role = |path: &Path, default: &Path| {
@@ -222,11 +243,19 @@ pub(super) fn make(
             },
         );
     }
-    if !keep_images {
-        plan.warnings.push(format!(
-            "images of project `{id}` are not removed: {}",
-            super::NO_PODMAN
-        ));
+    match images {
+        OwnImages::Named(names) if !names.is_empty() => {
+            plan.leftover_images = true;
+            plan.steps.push(Step {
+                what: "images".into(),
+                path: None,
+                action: Action::Untag { names },
+            });
+        }
+        OwnImages::Unknown(why) => plan.warnings.push(format!(
+            "images of project `{id}` are not removed: {why}; they are orphans from now on, which `cleanup_images` removes"
+        )),
+        OwnImages::Named(_) | OwnImages::Kept => {}
     }
     plan.steps.push(Step {
         what: "config".into(),
@@ -399,6 +428,33 @@ impl Plan {
         }
     }
 
+    /// Notes what became of the project's images.
+    pub(super) fn images_dropped(&mut self, dropped: Dropped) {
+        let Some(at) = self.steps.iter().position(|step| step.what == "images") else {
+            return;
+        };
+        let kept = |(name, reason): (String, String)| Step {
+            what: "images".into(),
+            path: None,
+            action: Action::Keep {
+                text: format!("Image {name} not deleted: {reason}"),
+                reason,
+            },
+        };
+        let stays: Vec<Step> = dropped.kept.into_iter().map(kept).collect();
+        // A restart finds none left; what was planned is what was done.
+        if stays.is_empty() && dropped.removed.is_empty() {
+            return;
+        }
+        self.steps[at].action = Action::Untag {
+            names: dropped.removed.clone(),
+        };
+        self.steps.splice(at + 1..at + 1, stays);
+        if dropped.removed.is_empty() {
+            self.steps.remove(at);
+        }
+    }
+
     /// As the answer of a dry run, or of what was done.
     pub(super) fn result(&self, archive: Option<String>, dry_run: bool) -> DeleteProjectResult {
         let mut result = DeleteProjectResult {
@@ -423,6 +479,11 @@ impl Plan {
                     result.deleted.push(format!(
                         "{count} SSH key assignment(s) of the project's scope"
                     ));
+                    (if dry_run { "planned" } else { "deleted" }, None)
+                }
+                Action::Untag { names } => {
+                    let shown = |name: &String| format!("image {}", printable_line(name));
+                    result.deleted.extend(names.iter().map(shown));
                     (if dry_run { "planned" } else { "deleted" }, None)
                 }
                 Action::Keep { text, reason } => {

@@ -1,7 +1,7 @@
 //! Footprints on disk: measured on a bounded pool, kept per directory, measured again on request.
 
+use super::Domain;
 use super::walk::{self, Size};
-use super::{Domain, NO_PODMAN};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -9,11 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use terok_config::id::ProjectId;
 use terok_config::roster::Roster;
+use terok_proto::Fault;
 use terok_proto::error::ErrorObject;
+use terok_proto::image::ImageInfo;
 use terok_proto::storage::{
     GateStorage, ProjectDetail, ProjectStorage, SharedMount, StorageOverview, TaskStorage,
 };
-use terok_proto::{Fault, Kind};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +23,9 @@ const POOL: usize = 2;
 
 /// A figure older than this is measured again without being asked to.
 const FRESH: Duration = Duration::from_secs(60);
+
+/// Row for the images of projects that are gone; no id has parentheses.
+const ORPHANS: &str = "(orphans)";
 
 /// Figures that are kept.
 const MAX_KEPT: usize = 20_000;
@@ -151,8 +155,21 @@ fn directories(dir: &Path) -> Option<Vec<String>> {
     Some(names)
 }
 
-fn images_error() -> ErrorObject {
-    Fault::new(Kind::PodmanUnavailable, NO_PODMAN).to_object()
+/// Sum over images, each counted once whatever names it has.
+fn images_bytes<'a>(images: impl IntoIterator<Item = &'a ImageInfo>) -> u64 {
+    let distinct: BTreeMap<&str, u64> = images
+        .into_iter()
+        .map(|image| (image.image_id.as_str(), image.size_bytes))
+        .collect();
+    distinct.values().sum()
+}
+
+/// What was found, else nothing and the reason.
+fn or_reason<T: Default>(answer: Result<T, Fault>) -> (T, Option<ErrorObject>) {
+    match answer {
+        Ok(found) => (found, None),
+        Err(fault) => (T::default(), Some(fault.to_object())),
+    }
 }
 
 /// The footprint of one project (`projects.md` §11).
@@ -167,20 +184,45 @@ pub async fn storage_detail(
     let entry = domain.registry.project(id)?;
     let config = &entry.project()?.config;
     let mut tally = Tally::new(&domain.sizes, refresh);
-    let tasks = tally.tasks(Path::new(&config.tasks_root)).await?;
+    let mut tasks = tally.tasks(Path::new(&config.tasks_root)).await?;
+    let (images, images_error) = or_reason(domain.images.of_project(&config.id).await);
+    let overlays = match images_error {
+        None => domain
+            .images
+            .overlays(&config.id)
+            .await
+            .unwrap_or_else(|fault| {
+                tracing::warn!(%fault, project = config.id, "writable layers are not measured");
+                BTreeMap::new()
+            }),
+        Some(_) => BTreeMap::new(),
+    };
+    for task in &mut tasks {
+        let own = |name: &&String| name.rsplit('-').next() == Some(task.task_id.as_str());
+        let layers: Vec<u64> = overlays
+            .keys()
+            .filter(own)
+            .map(|name| overlays[name])
+            .collect();
+        task.overlay_bytes = (!layers.is_empty()).then(|| layers.iter().sum());
+        task.total_bytes += task.overlay_bytes.unwrap_or_default();
+    }
     let workspace_bytes = tasks.iter().map(|task| task.workspace_bytes).sum();
     let agent_config_bytes = tasks.iter().map(|task| task.agent_config_bytes).sum();
     Ok(ProjectDetail {
         project_id: config.id.clone(),
-        images: Vec::new(),
-        images_error: Some(images_error()),
+        images_bytes: images_bytes(&images),
+        total_bytes: images_bytes(&images)
+            + workspace_bytes
+            + agent_config_bytes
+            + overlays.values().sum::<u64>(),
+        overlay_bytes: overlays.values().sum(),
+        images,
+        images_error,
         tasks,
-        overlays: BTreeMap::new(),
-        images_bytes: 0,
+        overlays,
         workspace_bytes,
         agent_config_bytes,
-        overlay_bytes: 0,
-        total_bytes: workspace_bytes + agent_config_bytes,
         incomplete: tally.incomplete,
         as_of: tally.oldest.to_string(),
     })
@@ -202,6 +244,7 @@ pub async fn storage_overview(domain: &Domain, refresh: bool) -> Result<StorageO
             bytes: size.apparent,
         });
     }
+    let (images, images_error) = or_reason(domain.images.overview().await);
     let mut projects = Vec::new();
     let mut users: BTreeMap<PathBuf, BTreeSet<String>> = BTreeMap::new();
     for entry in snapshot.projects.values() {
@@ -209,15 +252,37 @@ pub async fn storage_overview(domain: &Domain, refresh: bool) -> Result<StorageO
             continue;
         };
         let tasks = tally.tasks(Path::new(&project.config.tasks_root)).await?;
+        let own = |image: &&ImageInfo| image.project_id.as_deref() == Some(project.id.as_str());
+        let image_bytes = images_bytes(images.of_projects.iter().filter(own));
         projects.push(ProjectStorage {
             project_id: project.id.clone(),
-            image_bytes: 0,
+            image_bytes,
             workspace_bytes: tasks.iter().map(|task| task.workspace_bytes).sum(),
             task_count: tasks.len() as u64,
-            total_bytes: tasks.iter().map(|task| task.total_bytes).sum(),
+            total_bytes: image_bytes + tasks.iter().map(|task| task.total_bytes).sum::<u64>(),
         });
         let gate = domain.env.normalise(&project.config.gate_path);
         users.entry(gate).or_default().insert(project.id.clone());
+    }
+    let known: BTreeSet<&str> = snapshot
+        .projects
+        .iter()
+        .flat_map(|(dir, entry)| [dir.as_str(), entry.id()])
+        .collect();
+    let orphans = images_bytes(images.of_projects.iter().filter(|image| {
+        image
+            .project_id
+            .as_deref()
+            .is_some_and(|id| !known.contains(id))
+    }));
+    if orphans > 0 {
+        projects.push(ProjectStorage {
+            project_id: ORPHANS.to_owned(),
+            image_bytes: orphans,
+            workspace_bytes: 0,
+            task_count: 0,
+            total_bytes: orphans,
+        });
     }
     let repos = domain.env.normalise(&snapshot.paths.gate_repos_dir);
     for name in tally.list(repos.clone()).await? {
@@ -240,17 +305,17 @@ pub async fn storage_overview(domain: &Domain, refresh: bool) -> Result<StorageO
     let shared_mounts_bytes = shared_mounts.iter().map(|mount| mount.bytes).sum();
     let projects_bytes = projects.iter().map(|project| project.total_bytes).sum();
     Ok(StorageOverview {
-        global_images: Vec::new(),
-        images_error: Some(images_error()),
+        global_images_bytes: images_bytes(&images.global),
+        grand_total: images_bytes(&images.global) + shared_mounts_bytes + projects_bytes,
+        global_images: images.global,
+        unused_base_images: images.unused_base,
+        images_error,
         gates_bytes: gates.iter().map(|gate| gate.bytes).sum(),
         shared_mounts,
         projects,
         gates,
-        unused_base_images: Vec::new(),
-        global_images_bytes: 0,
         shared_mounts_bytes,
         projects_bytes,
-        grand_total: shared_mounts_bytes + projects_bytes,
         incomplete: tally.incomplete,
         as_of: tally.oldest.to_string(),
     })

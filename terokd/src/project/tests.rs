@@ -71,7 +71,8 @@ impl World {
         let registry = Registry::start(Arc::clone(&env), bus.clone(), tasks.clone());
         let registry = registry.await.expect("registry");
         let store = Store::open(&dir.path().join("store/state.db")).await;
-        let (ops, _) = Ops::open(store.expect("store"), bus.clone(), tasks.clone())
+        let store = store.expect("store");
+        let (ops, _) = Ops::open(store.clone(), bus.clone(), tasks.clone())
             .await
             .expect("operations");
         let nowhere = terok_vault::SessionBus::Disabled;
@@ -83,7 +84,15 @@ impl World {
             tasks.clone(),
             vault.clone(),
         );
-        let domain = Domain::new(env, registry, bus, vault, gates);
+        let images = crate::images::Images::start(
+            Arc::clone(&env),
+            registry.clone(),
+            bus.clone(),
+            tasks.clone(),
+            store,
+            dir.path(),
+        );
+        let domain = Domain::new(env, registry, bus, vault, gates, images);
         Self {
             dir,
             domain,
@@ -542,6 +551,10 @@ impl delete::Ends for Nobody {
         Ok(terok_vault::Unassigned::Done(0))
     }
 
+    fn drop_images(&mut self, _: &str) -> Result<crate::images::Dropped, Fault> {
+        Ok(crate::images::Dropped::default())
+    }
+
     fn settled(&mut self, _: &journal::Journal, _: &DeleteProjectResult) {}
 }
 
@@ -551,13 +564,12 @@ fn prepared(world: &World) -> delete::Prepared {
     let candidate = files::find(&snapshot.paths, &id).expect("there");
     let context = context(&snapshot, &world.domain.env);
     let load = files::load_one(&candidate, context);
-    let options = DeleteOptions::default();
     delete::prepare(
         &load,
         &snapshot.paths,
         &world.domain.env,
         &[],
-        options,
+        plan::OwnImages::Kept,
         plan::Keys::Assigned(0),
         None,
     )

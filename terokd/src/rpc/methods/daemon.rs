@@ -10,7 +10,7 @@ use terok_proto::methods as m;
 const MAX_DRAIN_MS: u64 = 3_600_000;
 
 pub(super) fn register(r: &mut Registrar) {
-    r.method(|d, _: m::DaemonGetStatus| async move { Ok(d.status()) });
+    r.method(|d, _: m::DaemonGetStatus| async move { Ok(d.status().await) });
     r.method(
         |d, _: m::DaemonGetPaths| async move { Ok(d.registry.snapshot().paths.daemon_paths()) },
     );

@@ -3,6 +3,7 @@
 mod config;
 mod daemon;
 mod gate;
+mod image;
 mod later;
 mod project;
 mod vault;
@@ -21,6 +22,7 @@ pub(super) fn register(r: &mut Registrar) {
     config::register(r);
     daemon::register(r);
     gate::register(r);
+    image::register(r);
     vault::register(r);
     later::register(r);
 }

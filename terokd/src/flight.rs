@@ -1,11 +1,10 @@
-//! One gate, one piece of work at a time; callers who want the same share one run.
+//! Work that several callers may want at once: one run for all who want the same, one at a time on one thing.
 
 use crate::tasks::Tasks;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use terok_proto::{Fault, Kind};
@@ -19,7 +18,9 @@ type Run<T> = Shared<BoxFuture<'static, Result<T, Fault>>>;
 
 /// Runs under way, by what was asked.
 #[derive(Debug)]
-pub(super) struct Flights<K, T> {
+pub struct Flights<K, T> {
+    /// What the runs are, for whoever waits for tasks to end.
+    name: &'static str,
     running: Arc<Mutex<HashMap<K, Flight<T>>>>,
 }
 
@@ -36,15 +37,8 @@ struct Flight<T> {
 impl<K, T> Clone for Flights<K, T> {
     fn clone(&self) -> Self {
         Self {
+            name: self.name,
             running: Arc::clone(&self.running),
-        }
-    }
-}
-
-impl<K, T> Default for Flights<K, T> {
-    fn default() -> Self {
-        Self {
-            running: Arc::default(),
         }
     }
 }
@@ -54,11 +48,19 @@ where
     K: Clone + Eq + Hash + Send + 'static,
     T: Clone + Send + Sync + 'static,
 {
+    /// No runs yet, which will be called so.
+    pub fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            running: Arc::default(),
+        }
+    }
+
     /// Joins the run that was asked for with the same key, or begins one in a task of its own.
     ///
     /// # Errors
     /// The run failed, or `withdrawn` came first.
-    pub(super) async fn join<F>(
+    pub async fn join<F>(
         &self,
         tasks: &Tasks,
         key: K,
@@ -81,14 +83,18 @@ where
                     let number = NEXT.fetch_add(1, Ordering::Relaxed);
                     let (flights, own) = (self.clone(), key.clone());
                     let work = begin(stop.clone());
-                    let task = tasks.spawn("gate", async move {
+                    let task = tasks.spawn(self.name, async move {
                         let outcome = work.await;
                         flights.over(&own, number);
                         outcome
                     });
+                    let name = self.name;
                     let run = async move {
-                        task.await
-                            .unwrap_or_else(|_| Err(Fault::internal("git work ended in a panic")))
+                        task.await.unwrap_or_else(|_| {
+                            Err(Fault::internal(format!(
+                                "work on a {name} ended in a panic"
+                            )))
+                        })
                     }
                     .boxed()
                     .shared();
@@ -145,23 +151,30 @@ where
     }
 }
 
-/// One lock per gate path. Git work of any kind on one gate happens one after the other; other processes are kept
-/// out by the lock file beside the gate.
-#[derive(Clone, Debug, Default)]
-pub(super) struct GateLocks {
-    locks: Arc<Mutex<HashMap<PathBuf, Arc<AsyncMutex<()>>>>>,
+/// One lock per key: work on one thing happens one after the other.
+#[derive(Debug)]
+pub struct Locks<K> {
+    locks: Mutex<HashMap<K, Arc<AsyncMutex<()>>>>,
 }
 
-impl GateLocks {
-    /// Waits for the gate.
-    pub(super) async fn lock(&self, gate: &Path) -> OwnedMutexGuard<()> {
+impl<K> Default for Locks<K> {
+    fn default() -> Self {
+        Self {
+            locks: Mutex::default(),
+        }
+    }
+}
+
+impl<K: Eq + Hash> Locks<K> {
+    /// Waits until the thing is nobody else's.
+    pub async fn lock(&self, key: impl Into<K>) -> OwnedMutexGuard<()> {
         let lock = {
             let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
             // Whoever holds or waits for a lock has a clone of it.
             if locks.len() > 64 {
                 locks.retain(|_, lock| Arc::strong_count(lock) > 1);
             }
-            Arc::clone(locks.entry(gate.to_owned()).or_default())
+            Arc::clone(locks.entry(key.into()).or_default())
         };
         lock.lock_owned().await
     }
@@ -176,7 +189,7 @@ mod tests {
 
     #[tokio::test]
     async fn those_who_want_the_same_share_a_run() {
-        let (flights, tasks) = (Flights::<&str, u32>::default(), Tasks::default());
+        let (flights, tasks) = (Flights::<&str, u32>::new("test"), Tasks::default());
         let (runs, go) = (Arc::new(AtomicU32::new(0)), Arc::new(Notify::new()));
         let ask = || {
             let (runs, go) = (Arc::clone(&runs), Arc::clone(&go));
@@ -193,7 +206,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_last_to_leave_ends_the_run() {
-        let (flights, tasks) = (Flights::<&str, u32>::default(), Tasks::default());
+        let (flights, tasks) = (Flights::<&str, u32>::new("test"), Tasks::default());
         let leave = [Notify::new(), Notify::new()];
         let begun = AtomicU32::new(0);
         let ask = |n: usize| {
@@ -224,12 +237,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_gate_is_held_by_one() {
-        let locks = GateLocks::default();
-        let held = locks.lock(Path::new("/a")).await;
-        assert!(locks.lock(Path::new("/a")).now_or_never().is_none());
-        assert!(locks.lock(Path::new("/b")).now_or_never().is_some());
+    async fn a_thing_is_held_by_one() {
+        let locks = Locks::<&str>::default();
+        let held = locks.lock("/a").await;
+        assert!(locks.lock("/a").now_or_never().is_none());
+        assert!(locks.lock("/b").now_or_never().is_some());
         drop(held);
-        assert!(locks.lock(Path::new("/a")).now_or_never().is_some());
+        assert!(locks.lock("/a").now_or_never().is_some());
     }
 }
