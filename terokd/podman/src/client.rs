@@ -252,17 +252,15 @@ impl Podman {
 
     /// The version of the Podman that answers, such as `4.3.1`.
     pub async fn version(&self) -> Result<String, Fault> {
-        let api = self.api().await?;
-        let deadline = self.settings().deadlines.read;
-        let version = relay::call(
-            self.connector(),
-            "the question for its version",
-            deadline,
-            api.version(),
-        )
-        .await?;
+        let what = "the question for its version";
+        let call = Call::new(what, Method::GET, Query::default().at("/version"));
+        let answer = self
+            .call(call, self.settings().deadlines.read)
+            .await?
+            .done()?;
+        let version = answer.json::<Value>()?;
         Ok(printable_line(fault::cut(
-            &version.version.unwrap_or_default(),
+            value::text(&version, "Version"),
             100,
         )))
     }
