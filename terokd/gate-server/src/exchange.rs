@@ -29,7 +29,7 @@ const COMPLAINTS: u64 = 4096;
 /// arrived so far.
 const CLOSING: Duration = Duration::from_millis(500);
 
-/// How long the last complaints are waited for: the hook of a push may outlive git by a moment, and holds their pipe.
+/// How long the last complaints of a child are waited for, whose pipe something of its own may hold.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// A child with its request.
@@ -81,8 +81,9 @@ pub(crate) enum Refusal {
 }
 
 impl Exchange {
-    /// Runs to the end. `finish` runs after the child's end and before the end of the answer.
-    pub(crate) async fn run(self, start: oneshot::Sender<Start>, finish: impl Future<Output = ()>) {
+    /// Runs to the end. `finish` runs after the child's end and before the end of the answer; it is told whether the child was
+    /// killed, so that a hook of its own may still be at work.
+    pub(crate) async fn run(self, start: oneshot::Sender<Start>, finish: impl FnOnce(bool)) {
         let Self {
             mut group,
             body,
@@ -106,13 +107,13 @@ impl Exchange {
             result = conversation => result,
             () = stop.cancelled() => Err(Refusal::Stopping),
         };
+        let mut killed = false;
         let status = match ended {
             Ok(()) => {
                 let patience = settle.unwrap_or(idle);
-                match wait(&mut group, patience, &stop).await {
-                    Some(status) => Ok(status),
-                    None => Err(Refusal::Failed),
-                }
+                let status = let_go(group.wait(), patience, &stop).await;
+                killed = status.is_none();
+                status.and_then(Result::ok).ok_or(Refusal::Failed)
             }
             Err(refusal) => {
                 answer.refuse(refusal);
@@ -122,14 +123,16 @@ impl Exchange {
                         drain(stdout).await;
                         let _ = group.wait().await;
                     };
-                    let_go(rest, settle, &stop).await;
+                    killed = let_go(rest, settle, &stop).await.is_none();
                 }
-                group.end().await;
                 Err(refusal)
             }
         };
+        if status.is_err() {
+            group.end().await;
+        }
         let _ = timeout(LAST_WORDS, complaints).await;
-        finish.await;
+        finish(killed);
         match status {
             Ok(status) => answer.finish(status),
             Err(refusal) => answer.refuse(refusal),
@@ -318,19 +321,6 @@ async fn let_go<T>(
         ended = timeout(patience, &mut end) => ended.ok(),
         () = stop.cancelled() => timeout(CLOSING, end).await.ok(),
     }
-}
-
-async fn wait(
-    group: &mut Group,
-    patience: Duration,
-    stop: &CancellationToken,
-) -> Option<ExitStatus> {
-    let status = let_go(group.wait(), patience, stop).await;
-    let status = status.and_then(Result::ok);
-    if status.is_none() {
-        group.end().await;
-    }
-    status
 }
 
 /// Complaints of a child go to the log, shortened and cleaned.

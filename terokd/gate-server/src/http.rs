@@ -9,7 +9,7 @@ use crate::git::{Group, speaks_v2, valid_protocol};
 use crate::listen::Origin;
 use crate::repository::Repository;
 use crate::route::{Endpoint, Route, Service, route};
-use crate::server::{Inner, report};
+use crate::server::Inner;
 use crate::tokens::Grant;
 use crate::{admission::Permit, auth};
 use bytes::Bytes;
@@ -199,7 +199,11 @@ impl Authorised<'_> {
         let permit = self.permit().await?;
         let writes = service == Service::ReceivePack;
         let report = if writes {
-            Some(report::create(&self.inner.host_dir).map_err(|error| self.unstartable(&error))?)
+            Some(
+                self.inner
+                    .report(&self.grant)
+                    .map_err(|error| self.unstartable(&error))?,
+            )
         } else {
             None
         };
@@ -239,10 +243,10 @@ impl Authorised<'_> {
             stop: self.inner.stop.clone(),
         };
         let (sender, receiver) = oneshot::channel();
-        let (inner, grant) = (Arc::clone(&self.inner), Arc::clone(&self.grant));
-        let finish = async move {
+        let inner = Arc::clone(&self.inner);
+        let finish = move |killed| {
             if let Some(report) = report.flatten() {
-                inner.pushed(&grant, &report);
+                inner.pushed(report, killed);
             }
         };
         let active = self.inner.active();

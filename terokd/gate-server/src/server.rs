@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tempfile::TempPath;
 use terok_proto::gate::{GateServerStatus, ServerMode, ServerTransport};
 use terok_proto::{Fault, Kind};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -42,7 +43,7 @@ const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: u64 = 16 << 20;
 
 /// A push that has happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct PushEvent {
     /// Project of the token.
     pub project: String,
@@ -55,7 +56,7 @@ pub struct PushEvent {
 }
 
 /// A ref that a push moved.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct PushedRef {
     /// Full name.
     pub name: String,
@@ -108,7 +109,7 @@ struct Listening {
 
 impl GateServer {
     /// Starts serving: the host's listener, and one for every task that has a token unless containers come by TCP.
-    /// Pushes are told on the channel.
+    /// Pushes are told on the channel, first those that an earlier server could not tell of.
     ///
     /// # Errors
     /// The base or the runtime directory cannot be used, or the address is taken. A task's own listener that cannot
@@ -130,9 +131,11 @@ impl GateServer {
         let hooks = hook::install(base.path(), &hook_program)?;
         let host_dir = listen::runtime_subdir(&runtime_dir, "host")?;
         let run_dir = listen::runtime_subdir(&runtime_dir, "run")?;
-        report::sweep(&host_dir);
         let host = bind_host(listen, handed, &runtime_dir)?;
         let (sender, receiver) = mpsc::channel(EVENTS);
+        for push in report::take_left(&host_dir) {
+            tell(&sender, push);
+        }
         let by_socket = host.facts.transport == ServerTransport::Socket;
         let inner = Arc::new(Inner {
             git: Git::new(path, &hooks),
@@ -294,26 +297,34 @@ impl Inner {
         Active(Arc::clone(&self.active))
     }
 
-    /// Tells of a push, after its child has ended.
-    pub(crate) fn pushed(&self, grant: &Grant, report: &Path) {
-        let refs = match report::read(report) {
-            Ok(refs) => refs,
+    /// An empty report of a push that is about to begin.
+    pub(crate) fn report(&self, grant: &Grant) -> io::Result<TempPath> {
+        let push = PushEvent {
+            project: grant.scope.clone(),
+            task_id: grant.task_id.clone(),
+            gate_path: grant.gate_path.clone(),
+            refs: Vec::new(),
+        };
+        report::create(&self.host_dir, &push)
+    }
+
+    /// Tells of a push, after its child has ended. What nobody would hear of any more, because the server stops or the child was
+    /// killed before its hook had reported, is left for the next start.
+    pub(crate) fn pushed(&self, report: TempPath, killed: bool) {
+        let push = match report::read(&report) {
+            Ok(push) => push,
             Err(error) => {
                 tracing::warn!(%error, "what was pushed is not known");
                 return;
             }
         };
-        if refs.is_empty() {
-            return;
-        }
-        let event = PushEvent {
-            project: grant.scope.clone(),
-            task_id: grant.task_id.clone(),
-            gate_path: grant.gate_path.clone(),
-            refs,
-        };
-        if self.events.try_send(event).is_err() {
-            tracing::warn!(scope = grant.scope, "nobody hears of a push");
+        let moved = !push.refs.is_empty();
+        if killed && !moved || moved && self.stop.is_cancelled() {
+            if let Err(error) = report.keep() {
+                tracing::warn!(%error, "what was pushed is forgotten");
+            }
+        } else if moved {
+            tell(&self.events, push);
         }
     }
 
@@ -321,6 +332,13 @@ impl Inner {
         self.listeners
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn tell(events: &mpsc::Sender<PushEvent>, push: PushEvent) {
+    if let Err(error) = events.try_send(push) {
+        let push = error.into_inner();
+        tracing::warn!(scope = push.project, "nobody hears of a push");
     }
 }
 

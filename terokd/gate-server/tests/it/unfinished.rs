@@ -4,14 +4,15 @@
 use crate::many::resident;
 use crate::protocol::{INFO, connect, post, rest};
 use crate::refusals::{basic, status};
-use crate::world::{PATIENCE, World, client};
+use crate::world::{PATIENCE, World, client, config, pool, tcp};
 use nix::sys::socket::{setsockopt, sockopt::Linger};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
-use terok_gate_server::{Limits, Token};
+use terok_gate_server::{GateServer, Limits, Token, Tokens};
 
 /// More than two socket buffers hold.
 const BIG: u64 = 32 << 20;
@@ -219,13 +220,74 @@ async fn stopping_ends_clones_and_pushes_that_are_under_way() {
     tokio::time::timeout(PATIENCE, world.server.stop())
         .await
         .expect("the server does not stop");
-    assert_eq!(world.children(), Vec::<String>::new());
+    // Children of children are told and not waited for.
+    until("children end", || world.children().is_empty()).await;
     assert!(!rest(reading).ends_with(WHOLE));
     rest(writing);
     assert_eq!(rest(idle), "");
     rest(asking);
     assert!(TcpStream::connect(world.address()).is_err());
     world.is_as_before(&head).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_that_outlives_the_server_is_told_by_the_next() {
+    let mut world = World::new().await;
+    let gate = world.gate_path("alpha");
+    let old = world.git(&gate, &["rev-parse", "main"]).await;
+    let token = world.token("alpha", "t1").await;
+    let seed = world.path("seed-alpha");
+    let commit = ["commit", "-q", "--allow-empty", "-m", "more"];
+    world.git(&seed, &commit).await;
+    let new = world.git(&seed, &["rev-parse", "HEAD"]).await;
+    // The refs have moved, and the hook does not get to say so.
+    let hold = world.path("it's terokd.post-receive.hold");
+    nix::unistd::mkfifo(&hold, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let url = world.url(&token, "alpha");
+    let mut push = client(world.root.path())
+        .current_dir(&seed)
+        .args(["push", "-q", &url, "main"])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut held = None;
+    let mut pipe = std::fs::OpenOptions::new();
+    pipe.write(true).custom_flags(nix::libc::O_NONBLOCK);
+    until("the hook waits", || {
+        held = pipe.open(&hold).ok();
+        held.is_some()
+    })
+    .await;
+    tokio::time::timeout(PATIENCE, world.server.stop())
+        .await
+        .expect("the server does not stop");
+    push.wait().unwrap();
+    assert_eq!(world.git(&gate, &["rev-parse", "main"]).await, new);
+    assert!(world.pushes.try_recv().is_err(), "nobody knows yet");
+    drop(held);
+    until("the hook ends", || world.children().is_empty()).await;
+
+    let root = world.root.path();
+    for told in [true, false] {
+        let tokens = Tokens::open(pool(root).await).await.unwrap();
+        let config = config(root, tcp(), Limits::default());
+        let (server, mut pushes) = GateServer::start(config, tokens).await.unwrap();
+        let push = pushes.try_recv().ok();
+        assert_eq!(push.is_some(), told, "once");
+        if let Some(push) = push {
+            let who = (push.project.as_str(), push.task_id.as_str());
+            assert_eq!(who, ("alpha", "t1"));
+            assert_eq!(push.gate_path, gate);
+            let moved = &push.refs[0];
+            assert_eq!(moved.name, "refs/heads/main");
+            assert_eq!(
+                (&moved.old, &moved.new),
+                (&Some(old.clone()), &Some(new.clone()))
+            );
+        }
+        assert_eq!(world.reports(), 0);
+        server.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -44,7 +44,7 @@ fn hook_program(root: &Path) -> PathBuf {
     let script = root.join("it's terokd");
     let exe = std::env::current_exe().unwrap();
     let text = format!(
-        "#!/bin/sh\ntest \"$1\" = gate-hook || exit 9\ntest -e \"$0.${{2:-post-receive}}.missing\" && exit 0\nexport TEST_HOOK=\"$2\"\nexec '{}' hook_child --exact --ignored --nocapture >/dev/null\n",
+        "#!/bin/sh\ntest \"$1\" = gate-hook || exit 9\ntest -e \"$0.${{2:-post-receive}}.missing\" && exit 0\nexport TEST_HOOK=\"$2\" TEST_HOLD=\"$0.$2.hold\"\nexec '{}' hook_child --exact --ignored --nocapture >/dev/null\n",
         exe.display()
     );
     std::fs::write(&script, text).unwrap();
