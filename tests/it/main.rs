@@ -9,6 +9,7 @@ mod fixtures;
 mod gate;
 mod gate_server;
 mod gates_killed;
+mod images;
 mod layout;
 mod lifecycle;
 mod ops;

@@ -1,0 +1,104 @@
+//! Images through the daemon, with a real Podman that `tests/env/podman-test-env` sets up.
+
+mod full;
+mod real;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use terok_tests::programs::{account, checkout, skip, terokctl, terokd};
+
+/// Runs the ignored tests below `module` where there is a Podman; the options choose it.
+fn in_podman(module: &str, options: &[&str]) {
+    // They run as another user, who may not be able to enter this checkout.
+    let dir = tempfile::Builder::new()
+        .prefix("tk-images-")
+        .tempdir()
+        .unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let itself = std::env::current_exe().unwrap();
+    for (name, source) in [
+        ("it", itself),
+        ("terokd", terokd()),
+        ("terokctl", terokctl()),
+    ] {
+        fs::copy(source, dir.path().join(name)).unwrap();
+    }
+    let output = run(dir.path(), module, options);
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    if output.status.code() == Some(125)
+        && std::env::var("TEROKD_REQUIRE_PODMAN").as_deref() != Ok("1")
+    {
+        return skip(
+            "Podman",
+            &format!("no private Podman can be set up here: {said}"),
+        );
+    }
+    assert!(output.status.success(), "{said}");
+    assert!(!said.contains("running 0 tests"), "{said}");
+    eprintln!("{said}");
+}
+
+fn run(dir: &Path, module: &str, options: &[&str]) -> Output {
+    Command::new(checkout().join("tests/env/podman-test-env"))
+        .args(options)
+        .arg("--")
+        .arg(dir.join("it"))
+        .args([
+            &format!("images::{module}::"),
+            "--ignored",
+            "--test-threads",
+            "2",
+        ])
+        .env("TEROKD_BIN", dir.join("terokd"))
+        .env("TEROKCTL_BIN", dir.join("terokctl"))
+        .env("RUST_BACKTRACE", "0")
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn images_are_built_known_and_cleaned_up() {
+    in_podman("real::here", &["--base-image", "--no-service"]);
+}
+
+#[test]
+fn a_full_disk_costs_a_build_and_nothing_else() {
+    if account().is_none() {
+        return skip("root", "a small file system has to be mounted");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=96m,mode=755", "tmpfs"])
+        .arg(dir.path())
+        .status()
+        .unwrap();
+    if !mounted.success() {
+        return skip("mount", "no file system can be mounted here");
+    }
+    let unmount = Unmount(dir.path());
+    let place = dir.path().to_str().unwrap();
+    in_podman(
+        "real::on_a_small_disk",
+        &["--base-image", "--no-service", "--persist", place],
+    );
+    drop(unmount);
+}
+
+struct Unmount<'a>(&'a Path);
+
+impl Drop for Unmount<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0).status();
+    }
+}
+
+/// A distribution, its packages and an agent from npm: takes minutes and the network.
+#[test]
+fn every_layer_is_really_built() {
+    in_podman("full::", &["--base-image=debian", "--no-service"]);
+}

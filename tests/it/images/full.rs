@@ -1,0 +1,208 @@
+//! All layers on a real distribution, with its package manager, and an agent from npm.
+
+use super::real::{podman, start};
+use serde_json::{Value, json};
+use std::fs;
+use terok_tests::{Daemon, World};
+
+const BASE: &str = "localhost/terok-test-debian:1";
+
+fn yaml(agents: &str) -> String {
+    format!(
+        "project: {{security_class: online}}\nimage: {{base_image: '{BASE}', family: deb, agents: {agents}, user_snippet_inline: 'RUN echo hi > /snippet'}}\n"
+    )
+}
+
+/// A base that has what GitHub would be asked for.
+fn base() {
+    let base = std::env::var("TEROK_TEST_BASE_IMAGE").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(
+        dir.path().join("yq"),
+        "#!/bin/sh\necho yq version v4.52.4\n",
+    )
+    .unwrap();
+    let place = "/opt/releases/mikefarah/yq/releases/download/v4.52.4";
+    let dockerfile = format!(
+        "FROM {base}\nCOPY yq {place}/yq_linux_amd64\nCOPY yq {place}/yq_linux_arm64\nENV TEROK_RELEASES=file:///opt/releases\n"
+    );
+    fs::write(dir.path().join("Dockerfile"), dockerfile).unwrap();
+    podman(&[
+        "build",
+        "-q",
+        "--pull=never",
+        "-t",
+        BASE,
+        dir.path().to_str().unwrap(),
+    ]);
+}
+
+/// Waits for a detached build, however long it takes.
+fn build(daemon: &Daemon, params: Value) -> Value {
+    let mut params = params;
+    params["detach"] = json!(true);
+    let operation = daemon.ok("project.build_images", params)["operation_id"].clone();
+    loop {
+        // Each log line shows that it goes on; silence for longer than the deadline of a read is a failure.
+        let now = daemon.ok("operation.get", json!({"id": operation}));
+        if now["state"] == "running" {
+            std::thread::sleep(std::time::Duration::from_millis(200));
+            continue;
+        }
+        assert_eq!(now["state"], "succeeded", "{now:#}");
+        return now["result"].clone();
+    }
+}
+
+fn layers(result: &Value) -> Vec<(&str, bool)> {
+    let images = result["images"].as_array().unwrap().iter();
+    images
+        .map(|i| (i["layer"].as_str().unwrap(), i["cached"].as_bool().unwrap()))
+        .collect()
+}
+
+fn run(project: &str, command: &str) -> String {
+    let image = format!("localhost/{project}:l2-cli");
+    podman(&[
+        "run",
+        "--rm",
+        "--pull=never",
+        "--network=none",
+        &image,
+        "bash",
+        "-lc",
+        command,
+    ])
+}
+
+fn state(daemon: &Daemon, project: &str) -> Value {
+    daemon.ok("project.state", json!({"project_id": project}))
+}
+
+#[test]
+#[ignore = "needs podman-test-env"]
+fn an_agent_is_installed_and_runs() {
+    base();
+    let world = World::new()
+        .project("alpha", &yaml("codex"))
+        .project("beta", &yaml("codex"));
+    // Machines behind a proxy that opens connections have its certificates among their own.
+    if let Ok(bundle) = std::env::var("SSL_CERT_FILE") {
+        world.write(
+            "$CONFIG/terokd.yml",
+            format!("network: {{ca_bundle: '{bundle}'}}\n"),
+        );
+    }
+    let daemon = start(&world);
+    assert_eq!(
+        state(&daemon, "alpha")["missing_layers"],
+        json!(["l0", "l1", "l2"])
+    );
+
+    // Two projects on one base at the same time: the layers below are built once.
+    let mut events = daemon.events(json!({"kinds": ["image.built"]}));
+    let (one, two) = std::thread::scope(|scope| {
+        let other = scope.spawn(|| build(&daemon, json!({"project_id": "beta"})));
+        (
+            build(&daemon, json!({"project_id": "alpha"})),
+            other.join().unwrap(),
+        )
+    });
+    assert_eq!(layers(&one), layers(&two));
+    assert_eq!(
+        layers(&one).iter().map(|l| l.0).collect::<Vec<_>>(),
+        ["l0", "l1", "l2-cli"]
+    );
+    let built: Vec<String> = (0..4)
+        .map(|_| {
+            events.receive()["data"]["layer"]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        })
+        .collect();
+    assert_eq!(built[..2], ["l0", "l1"]);
+    assert_eq!(built[2..], ["l2-cli", "l2-cli"]);
+    assert_eq!(
+        (&one["still_stale"], &one["warnings"]),
+        (&json!([]), &json!([]))
+    );
+
+    assert_eq!(
+        run(
+            "alpha",
+            "id -un; pwd; cat /snippet; codex --version | cut -d' ' -f1"
+        ),
+        "dev\n/workspace\nhi\ncodex-cli"
+    );
+    let after = state(&daemon, "alpha");
+    assert_eq!(
+        (
+            &after["stale_layers"],
+            &after["images_old"],
+            &after["missing_layers"],
+            &after["agents_installed"]
+        ),
+        (&json!([]), &json!(false), &json!([]), &json!(["codex"]))
+    );
+    let manifest = world.path("$DATA/core/build/alpha/build_manifest.json");
+    let manifest: Value = serde_json::from_slice(&fs::read(manifest).unwrap()).unwrap();
+    assert!(
+        manifest["agents_versions"]["codex"].is_string(),
+        "{manifest}"
+    );
+
+    // Only the project's layer again, and from the cache.
+    assert_eq!(
+        layers(&build(&daemon, json!({"project_id": "alpha"}))),
+        [("l2-cli", true)]
+    );
+
+    // Another selection: another agent layer, on the same base layer.
+    world.write("$CONFIG/projects/alpha/project.yml", yaml("'codex,-codex'"));
+    daemon.ok("daemon.reload", json!({}));
+    let changed = state(&daemon, "alpha");
+    assert_eq!(
+        (&changed["dockerfiles_old"], &changed["missing_layers"]),
+        (&json!(true), &json!(["l1"]))
+    );
+    daemon.ok(
+        "project.generate_dockerfiles",
+        json!({"project_id": "alpha"}),
+    );
+    assert_eq!(state(&daemon, "alpha")["stale_layers"], json!(["l1"]));
+    let rebuilt = build(&daemon, json!({"project_id": "alpha"}));
+    assert_eq!(
+        layers(&rebuilt),
+        [("l0", true), ("l1", false), ("l2-cli", false)]
+    );
+    assert_eq!(state(&daemon, "alpha")["stale_layers"], json!([]));
+    assert_eq!(state(&daemon, "alpha")["agents_installed"], json!([]));
+    assert_eq!(
+        state(&daemon, "beta")["stale_layers"],
+        json!([]),
+        "others are not touched"
+    );
+
+    // Another base: everything.
+    let other = yaml("codex").replace(BASE, "localhost/terok-test-debian:2");
+    podman(&["tag", BASE, "localhost/terok-test-debian:2"]);
+    world.write("$CONFIG/projects/alpha/project.yml", other);
+    daemon.ok("daemon.reload", json!({}));
+    daemon.ok(
+        "project.generate_dockerfiles",
+        json!({"project_id": "alpha"}),
+    );
+    let moved = state(&daemon, "alpha");
+    assert_eq!(
+        (&moved["stale_layers"], &moved["missing_layers"]),
+        (&json!(["l0", "l1"]), &json!(["l0", "l1"])),
+        "{moved}"
+    );
+    let overview = daemon.ok("storage.overview", json!({}));
+    assert_eq!(
+        overview["unused_base_images"],
+        json!([]),
+        "the manifest still names them: {overview}"
+    );
+}
