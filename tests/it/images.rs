@@ -100,5 +100,5 @@ impl Drop for Unmount<'_> {
 /// A distribution, its packages and an agent from npm: takes minutes and the network.
 #[test]
 fn every_layer_is_really_built() {
-    in_podman("full::", &["--base-image=debian", "--no-service"]);
+    in_podman("full", &["--base-image=debian", "--no-service"]);
 }

@@ -13,7 +13,7 @@ fn yaml(agents: &str) -> String {
     )
 }
 
-/// A base that has what GitHub would be asked for.
+/// A base with a user of its own, as Ubuntu's has, and with what GitHub would be asked for.
 fn base() {
     let base = std::env::var("TEROK_TEST_BASE_IMAGE").unwrap();
     let dir = tempfile::tempdir().unwrap();
@@ -24,7 +24,8 @@ fn base() {
     .unwrap();
     let place = "/opt/releases/mikefarah/yq/releases/download/v4.52.4";
     let dockerfile = format!(
-        "FROM {base}\nCOPY yq {place}/yq_linux_amd64\nCOPY yq {place}/yq_linux_arm64\nENV TEROK_RELEASES=file:///opt/releases\n"
+        "FROM {base}\nCOPY yq {place}/yq_linux_amd64\nCOPY yq {place}/yq_linux_arm64\nENV TEROK_RELEASES=file:///opt/releases\n\
+         RUN useradd --uid 1000 --create-home somebody && echo somebody:100000:65536 > /etc/subuid\n"
     );
     fs::write(dir.path().join("Dockerfile"), dockerfile).unwrap();
     podman(&[
@@ -73,6 +74,42 @@ fn run(project: &str, command: &str) -> String {
         "-lc",
         command,
     ])
+}
+
+/// What agents and their users find inside.
+fn is_complete(project: &str) {
+    let is =
+        |command: &str, expected: &str| assert_eq!(run(project, command), expected, "{command}");
+    is(
+        "id -un; id -u; pwd; sudo id -u; cat /etc/subuid; stat -c %a ~/.ssh /workspace; cat /snippet",
+        "dev\n1000\n/workspace\n0\ndev:100000:65536\n700\n777\nhi",
+    );
+    is("codex --version | cut -d' ' -f1", "codex-cli");
+    is(
+        "cat /etc/terok/installed.env",
+        "TEROK_INSTALLED_AGENTS=codex",
+    );
+    is(
+        "jq -r '.codex | test(\"^[0-9]\")' /etc/terok/versions.json",
+        "true",
+    );
+    is("type -t gh", "function");
+    is(
+        "sudo mkdir -p /run/sshd && sudo /usr/sbin/sshd -t && echo fine",
+        "fine",
+    );
+    is(
+        "init-ssh-and-repo.sh </dev/null | tail -1",
+        ">> init complete",
+    );
+    is(
+        "for tool in uv ast-grep fd python pipx rg; do $tool --version >/dev/null || echo no $tool; done",
+        "",
+    );
+    is(
+        "node --version | cut -d. -f1; hilfe | grep -c Codex",
+        "v22\n1",
+    );
 }
 
 fn state(daemon: &Daemon, project: &str) -> Value {
@@ -128,13 +165,7 @@ fn an_agent_is_installed_and_runs() {
         (&json!([]), &json!([]))
     );
 
-    assert_eq!(
-        run(
-            "alpha",
-            "id -un; pwd; cat /snippet; codex --version | cut -d' ' -f1"
-        ),
-        "dev\n/workspace\nhi\ncodex-cli"
-    );
+    is_complete("alpha");
     let after = state(&daemon, "alpha");
     assert_eq!(
         (
@@ -205,4 +236,36 @@ fn an_agent_is_installed_and_runs() {
         json!([]),
         "the manifest still names them: {overview}"
     );
+
+    // A proxy's password reaches the build and stays out of the image.
+    let yml = world.path("$CONFIG/terokd.yml");
+    let before = fs::read_to_string(&yml).unwrap_or_else(|_| "network: {}\n".to_owned());
+    let proxy = "network: {proxy: {http: 'http://user:s3cr3t@127.0.0.1:9'}, ";
+    world.write("$CONFIG/terokd.yml", before.replace("network: {", proxy));
+    world.write(
+        "$CONFIG/projects/beta/project.yml",
+        yaml("codex").replace("echo hi", "echo $http_proxy | md5sum"),
+    );
+    daemon.ok("daemon.reload", json!({}));
+    let proxied = build(&daemon, json!({"project_id": "beta"}));
+    assert_eq!(layers(&proxied), [("l2-cli", false)]);
+    assert!(
+        proxied["warnings"][0]
+            .as_str()
+            .unwrap()
+            .contains("loopback"),
+        "{proxied}"
+    );
+    assert_ne!(
+        run("beta", "cat /snippet"),
+        "68b329da9893e34099c7d8ad5cb9c940  -",
+        "no proxy was seen"
+    );
+    for record in [
+        &["history", "--no-trunc", "localhost/beta:l2-cli"][..],
+        &["image", "inspect", "localhost/beta:l2-cli"],
+    ] {
+        let text = podman(record);
+        assert!(text.contains("codex") && !text.contains("s3cr3t"), "{text}");
+    }
 }
