@@ -11,7 +11,7 @@ use terok_image::manifest::Manifest;
 use terok_image::stale::{LAYERS, rebuild_set, stale_layers};
 use terok_image::tags;
 use terok_podman::Images as Store;
-use terok_proto::Fault;
+use terok_proto::{Fault, Kind};
 
 /// How long a look at a project waits for Podman.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -51,6 +51,32 @@ impl Images {
         Ok(images.by_tag(&tags::local(&tags::l2(project))).is_some())
     }
 
+    /// What a project's image says of the agents in it.
+    ///
+    /// # Errors
+    /// Podman cannot be asked.
+    pub async fn installed(&self, project: &str) -> Result<Installed, Fault> {
+        let images = self.store().await?;
+        let image = images.by_tag(&tags::local(&tags::l2(project)));
+        Ok(image.map_or(Installed::Unknown, |image| Installed::of(&image.labels)))
+    }
+
+    /// The list of images, waited for as long as a look at a project may take.
+    async fn store(&self) -> Result<Arc<Store>, Fault> {
+        let asked = async { self.podman()?.images().await };
+        tokio::time::timeout(PATIENCE, asked)
+            .await
+            .unwrap_or_else(|_| {
+                Err(Fault::new(
+                    Kind::PodmanTimeout,
+                    format!(
+                        "podman did not list its images within {} s",
+                        PATIENCE.as_secs()
+                    ),
+                ))
+            })
+    }
+
     /// The image keys of a healthy project's state. Without Podman it says so and tells the rest.
     ///
     /// # Errors
@@ -58,17 +84,7 @@ impl Images {
     pub async fn state(&self, entry: &Arc<ProjectEntry>) -> Result<ImageState, Fault> {
         entry.project()?;
         let subject = self.subject_of(Arc::clone(entry), None);
-        let asked = async { self.podman()?.images().await };
-        let store = match tokio::time::timeout(PATIENCE, asked).await {
-            Ok(answer) => answer,
-            Err(_) => Err(Fault::new(
-                terok_proto::Kind::PodmanTimeout,
-                format!(
-                    "podman did not list its images within {} s",
-                    PATIENCE.as_secs()
-                ),
-            )),
-        };
+        let store = self.store().await;
         let inner = Arc::clone(&self.inner);
         blocking(move || look(&subject, store, &inner.contexts)).await
     }

@@ -235,6 +235,11 @@ mod here {
         assert_eq!(known["stale_layers"], json!(["l0", "l1"]), "{known}");
         assert_eq!(known["rebuild_set"], json!(["l0", "l1", "l2"]));
         assert_eq!(known["agents_installed"], json!(["codex"]));
+        for (agent, installed) in [("codex", true), ("claude", false)] {
+            let asked = json!({"project_id": "alpha", "name": agent});
+            let provider = daemon.ok("project.agents.get_provider", asked);
+            assert_eq!(provider["installed"], installed, "{agent}");
+        }
         assert_eq!(
             (
                 &known["images"],

@@ -162,7 +162,15 @@ pub(super) fn register(r: &mut Registrar) {
         })
     });
     r.method(|d, p: m::ProjectAgentsGetProvider| async move {
-        agents(&d, &p.project_id, |a| a.get_provider(p.name.as_deref()))
+        let mut provider = agents(&d, &p.project_id, |a| a.get_provider(p.name.as_deref()))?;
+        let id = entry(&d, &p.project_id)?.id().to_owned();
+        // Without Podman it is unknown, which says it all.
+        if let Ok(installed) = d.images.installed(&id).await {
+            provider.installed = installed
+                .names()
+                .map(|names| names.contains(&provider.name));
+        }
+        Ok(provider)
     });
 }
 
