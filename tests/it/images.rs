@@ -55,6 +55,11 @@ fn run(dir: &Path, module: &str, options: &[&str]) -> Output {
         .env("TEROKD_BIN", dir.join("terokd"))
         .env("TEROKCTL_BIN", dir.join("terokctl"))
         .env("RUST_BACKTRACE", "0")
+        .envs(
+            options
+                .contains(&"--podman-root")
+                .then_some(("TEROK_TEST_AS_ROOT", "1")),
+        )
         .current_dir("/")
         .stdin(Stdio::null())
         .output()
@@ -95,6 +100,22 @@ impl Drop for Unmount<'_> {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(self.0).status();
     }
+}
+
+/// The same with the Podman of another Debian, by root, where one is at hand.
+#[test]
+fn a_newer_podman_does_the_same() {
+    let Some(root) = std::env::var_os("TEROK_TEST_PODMAN_ROOT") else {
+        return skip(
+            "Podman 5",
+            "TEROK_TEST_PODMAN_ROOT names no directory with a Debian that has one",
+        );
+    };
+    let root = root.to_str().expect("a printable path");
+    in_podman(
+        "real::here",
+        &["--podman-root", root, "--base-image", "--no-service"],
+    );
 }
 
 /// A distribution, its packages and an agent from npm: takes minutes and the network.

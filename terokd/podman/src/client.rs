@@ -26,8 +26,13 @@ use terok_proto::{Fault, Kind};
 use tokio::sync::{OnceCell, watch};
 use tokio::time::timeout;
 
-/// How long Podman gets to finish what made a list fail.
-const AGAIN: Duration = Duration::from_millis(100);
+/// How long Podman gets, again and again, to finish what made a list fail.
+const AGAIN: [Duration; 4] = [
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+    Duration::from_millis(400),
+    Duration::from_millis(800),
+];
 
 /// Podman, wherever it is. Clones share everything; nothing is connected or started before it is asked.
 #[derive(Clone, Debug)]
@@ -213,21 +218,26 @@ impl Podman {
     /// One call of the thin client, from connecting to the last byte within the deadline.
     async fn call(&self, call: Call, deadline: Duration) -> Result<Whole, Fault> {
         let what = call.what.clone();
-        // A question may be asked again: a service that is on its way down accepts a last connection and breaks it.
-        let again =
-            (call.method == Method::GET).then(|| Call::new(&what, Method::GET, call.path.clone()));
+        // A question may be asked again: a service that is on its way down accepts a last connection and breaks it, and
+        // Podman fails to list what is removed at that moment.
+        let question = (call.method == Method::GET).then(|| call.path.clone());
+        let again = |path: &str| Call::new(&what, Method::GET, path.to_owned());
         let whole = async {
-            match (self.exchange(call).await, again) {
-                (Err(fault), Some(again)) if fault.kind == Kind::PodmanUnavailable => {
-                    self.exchange(again).await
-                }
-                // Podman fails to list what is removed at that moment.
-                (Ok(whole), Some(again)) if whole.status == 500 => {
-                    tokio::time::sleep(AGAIN).await;
-                    self.exchange(again).await
-                }
-                (whole, _) => whole,
+            let mut answer = self.exchange(call).await;
+            let Some(path) = question else {
+                return answer;
+            };
+            if matches!(&answer, Err(fault) if fault.kind == Kind::PodmanUnavailable) {
+                answer = self.exchange(again(&path)).await;
             }
+            for pause in AGAIN {
+                if !matches!(&answer, Ok(whole) if whole.status == 500) {
+                    break;
+                }
+                tokio::time::sleep(pause).await;
+                answer = self.exchange(again(&path)).await;
+            }
+            answer
         };
         timeout(deadline, whole)
             .await

@@ -38,6 +38,11 @@ pub(super) fn start(world: &World) -> Daemon {
     world.start_with(|command| {
         command.env_remove("CONTAINER_HOST");
         command.env("PATH", format!("{dir}:{path}"));
+        if nix::unistd::geteuid().is_root() {
+            // Root's own places are the machine's.
+            command.env("TEROK_ROOT", world.path("$DATA"));
+            command.env("TEROK_CONFIG_DIR", world.path("$CONFIG"));
+        }
         for name in PODMAN_ENV {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
