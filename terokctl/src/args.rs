@@ -91,6 +91,8 @@ pub(crate) enum Hint {
     Backup,
     /// Numbers of SSH keys.
     Key,
+    /// Names of images.
+    Image,
     /// Ids of operations.
     Operation,
     /// Kinds of events.
@@ -543,6 +545,10 @@ mod tests {
             params("project derive a b --without-keys --copy presets,snippets"),
             @r#"derive_project {"source_id":"a","new_id":"b","without_keys":true,"copy":["presets","snippets"]}"#
         );
+        insta::assert_snapshot!(params("project generate a"), @r#"project.generate_dockerfiles {"project_id":"a"}"#);
+        insta::assert_snapshot!(params("project build a"), @r#"project.build_images {"project_id":"a"}"#);
+        insta::assert_snapshot!(params("project build a --dev --refresh-agents --full --agents all,-vibe --rebuild-stale"), @r#"project.build_images {"project_id":"a","include_dev":true,"refresh_agents":true,"full":true,"agents":"all,-vibe","rebuild_stale":true}"#);
+        insta::assert_snapshot!(params("image remove a b --yes"), @r#"remove_images {"images":["a","b"]}"#);
         insta::assert_snapshot!(params("op list --state running --project a"), @r#"operation.list {"project_id":"a","state":"running"}"#);
         insta::assert_snapshot!(params("daemon stop --drain-ms 5"), @r#"daemon.shutdown {"drain_ms":5}"#);
         insta::assert_snapshot!(

@@ -224,6 +224,7 @@ fn candidates(
             rows(backups, "ref", "reason")
         }
         Hint::Key => keys(source),
+        Hint::Image => images(&place.positional, source),
         Hint::Agents => return agents(current, prefix, source),
     };
     let mut out = String::new();
@@ -259,6 +260,25 @@ fn keys(source: &mut dyn Source) -> Vec<(String, String)> {
             Some((key["key_id"].as_i64()?.to_string(), comment.to_owned()))
         })
         .collect()
+}
+
+/// Images by name, those without one by the digits of their id; without what was named already.
+fn images(named: &[String], source: &mut dyn Source) -> Vec<(String, String)> {
+    let all = source.call("list_images", json!({})).unwrap_or_default();
+    let mut found = Vec::new();
+    for image in all.as_array().into_iter().flatten() {
+        let text = |name: &str| image[name].as_str().unwrap_or_default();
+        let word = match text("full_name") {
+            name if name.starts_with('<') => text("image_id").trim_start_matches("sha256:"),
+            name => name,
+        };
+        if !word.is_empty() && !named.iter().any(|n| n == word) {
+            let owner = image["project_id"].as_str().unwrap_or("all projects");
+            let about = format!("{}, {owner}", text("size"));
+            found.push((word.to_owned(), about));
+        }
+    }
+    found
 }
 
 /// The last name of a list with commas.
@@ -392,6 +412,11 @@ mod tests {
                 "project.gate.backups" => {
                     json!([{"ref": "refs/terok/backup/main/1", "reason": "sync"}])
                 }
+                "list_images" => json!([
+                    {"full_name": "localhost/terok-l0:fedora-44", "image_id": "sha256:aa", "size": "1.2 GB", "project_id": null},
+                    {"full_name": "localhost/orion:l2-cli", "image_id": "sha256:bb", "size": "3 MB", "project_id": "orion"},
+                    {"full_name": "<none> (cc)", "image_id": "sha256:cc", "size": "1 B", "project_id": null},
+                ]),
                 "vault.list_ssh_keys" => json!([{"key_id": 7, "comment": "tk-main:orion"}]),
                 _ => return None,
             })
@@ -474,6 +499,18 @@ mod tests {
     }
 
     #[test]
+    fn images_complete_by_name_or_id() {
+        assert_eq!(
+            ask("terokctl image remove "),
+            "localhost/terok-l0:fedora-44\t1.2 GB, all projects\nlocalhost/orion:l2-cli\t3 MB, orion\ncc\t1 B, all projects\n"
+        );
+        assert_eq!(
+            names("terokctl image remove cc localhost/orion:l2-cli localhost/"),
+            ["localhost/terok-l0:fedora-44"]
+        );
+    }
+
+    #[test]
     fn agents_complete_after_commas_and_minus() {
         assert_eq!(
             names("terokctl project agents orion claude,c"),
@@ -482,6 +519,10 @@ mod tests {
         assert_eq!(
             names("terokctl project agents orion all,-co"),
             ["all,-codex"]
+        );
+        assert_eq!(
+            names("terokctl project build orion --agents claude,co"),
+            ["claude,codex"]
         );
     }
 

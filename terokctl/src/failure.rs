@@ -173,6 +173,11 @@ impl Failure {
         {
             text.push_str(&problem_line(problem));
         }
+        if self.is(Kind::BuildFailed)
+            && let Some(data) = data
+        {
+            text.push_str(&build_lines(data));
+        }
         let hint = match self {
             Self::NoDaemon { hint, .. } => hint.as_deref(),
             _ => data.and_then(|d| d.get("hint")).and_then(Value::as_str),
@@ -210,6 +215,46 @@ fn problem_line(problem: &Value) -> String {
     }
     line.push('\n');
     line
+}
+
+/// What is known about a build that failed: layer, step, exit code, and the end of its output.
+fn build_lines(data: &Value) -> String {
+    let mut out = String::new();
+    let mut line = |name: &str, text: &str| {
+        if !text.is_empty() {
+            let text = shortened(&printable_line(text));
+            out.push_str(format!("  {name:<10} {text}").trim_end());
+            out.push('\n');
+        }
+    };
+    let text = |key: &str| data.get(key).and_then(Value::as_str).unwrap_or_default();
+    let layer = match (text("layer"), text("tag")) {
+        (layer, "") => layer.to_owned(),
+        (layer, tag) => format!("{layer} ({tag})"),
+    };
+    line("layer:", layer.trim_start());
+    line("step:", text("step"));
+    if let Some(code) = data.get("exit_code").and_then(Value::as_i64) {
+        line("exit code:", &code.to_string());
+    }
+    let lines = data.get("lines").and_then(Value::as_array);
+    let lines = lines.into_iter().flatten().filter_map(Value::as_str);
+    let mut name = "output:";
+    for text in lines.filter(|text| !text.is_empty()) {
+        line(name, text);
+        name = "";
+    }
+    line("whole log:", text("log"));
+    out
+}
+
+/// A line that does not fill the screen.
+fn shortened(line: &str) -> String {
+    const MOST: usize = 300;
+    if line.chars().count() <= MOST {
+        return line.to_owned();
+    }
+    line.chars().take(MOST - 1).chain(['…']).collect()
 }
 
 fn is_worth_another_try(kind: &str) -> bool {
@@ -287,6 +332,39 @@ mod tests {
         hint: edit the file
         ");
         assert!(!failure.to_human(Style::PLAIN, true).contains("hint"));
+    }
+
+    #[test]
+    fn a_failed_build_shows_where_and_its_last_words() {
+        let failure = daemon(
+            "build_failed",
+            json!({
+                "layer": "l1", "tag": "localhost/terok-l1-cli:x", "step": format!("STEP 2/5: RUN {}", "x".repeat(400)),
+                "exit_code": 3, "lines": ["", "one\u{1b}[2J", "", "two"], "log": "/b/build.log", "hint": "look",
+            }),
+        );
+        let text = failure.to_human(Style::PLAIN, false);
+        insta::assert_snapshot!(text.replace(&"x".repeat(250), "xx"), @r"
+        error: it went wrong\x1b[2J
+          layer:     l1 (localhost/terok-l1-cli:x)
+          step:      STEP 2/5: RUN xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…
+          exit code: 3
+          output:    one\x1b[2J
+                     two
+          whole log: /b/build.log
+        hint: look
+        ");
+        // What is not known is not shown.
+        assert_eq!(
+            daemon("build_failed", json!({"layer": "l0"})).to_human(Style::PLAIN, false),
+            "error: it went wrong\\x1b[2J\n  layer:     l0\n"
+        );
+        let of_other_kind = daemon("podman_error", json!({"lines": ["x"]}));
+        assert!(
+            !of_other_kind
+                .to_human(Style::PLAIN, false)
+                .contains("output")
+        );
     }
 
     #[test]

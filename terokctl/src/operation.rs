@@ -1,6 +1,6 @@
 //! Operations: started with `detach`, then followed to their end, so that Ctrl-C can cancel what it interrupts.
 
-use crate::connect::refused;
+use crate::connect::{Connection, refused};
 use crate::failure::{Failure, Result};
 use crate::progress::ProgressLine;
 use crate::session::Session;
@@ -16,6 +16,8 @@ use terok_proto::ops::{Detached, OperationState, Progress};
 
 /// How often the operation itself is asked for, in case its stream says nothing.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How long the rest of the stream of an operation that is over may take.
+const REST: Duration = Duration::from_millis(500);
 /// How long a cancellation may take to be accepted.
 const CANCEL: Duration = Duration::from_secs(5);
 
@@ -82,18 +84,21 @@ fn follow_on(
     deadline: Option<Instant>,
     interrupted: bool,
 ) -> Result<String> {
-    let params = json!({ "id": id }).to_string();
-    let mut line = ProgressLine::new(session.options.quiet);
+    let mut follower = Follower {
+        params: json!({ "id": id }).to_string(),
+        line: ProgressLine::new(&session.options),
+        stream: None,
+    };
     if interrupted {
-        cancel(session, &params)?;
+        cancel(session, &follower.params)?;
     }
     let mut cancelled = interrupted;
     loop {
-        match watch(session, &params, &mut line, deadline) {
+        match follower.watch(session, deadline) {
             Err(Failure::Interrupted) if !cancelled => {
                 cancelled = true;
-                line.clear();
-                cancel(session, &params)?;
+                follower.line.clear();
+                cancel(session, &follower.params)?;
             }
             Err(failure) if cancelled && failure.is(Kind::Cancelled) => {
                 return Err(Failure::Interrupted);
@@ -120,41 +125,75 @@ fn cancel(session: &mut Session, params: &str) -> Result<()> {
         .map_err(|_| Failure::Interrupted)
 }
 
-/// Reads the operation's stream until it is final.
-fn watch(
-    session: &mut Session,
-    params: &str,
-    line: &mut ProgressLine,
-    deadline: Option<Instant>,
-) -> Result<String> {
-    let connection = session.connection(deadline)?;
-    connection.call("operation.subscribe", params, deadline)?;
-    loop {
-        // The record decides; the stream only makes it prompt.
-        let answer = connection.call("operation.get", params, deadline)?;
-        let record: Record<'_> = serde_json::from_str(&answer)
-            .map_err(|e| Failure::Internal(format!("the operation cannot be read: {e}")))?;
-        if record.state.is_final() {
-            line.clear();
-            return outcome(&record);
+/// Who reads an operation's stream.
+struct Follower {
+    /// The operation, as parameters.
+    params: String,
+    line: ProgressLine,
+    /// The subscription, made once: a second one would tell everything twice.
+    stream: Option<String>,
+}
+
+impl Follower {
+    /// Reads the operation's stream until it is final.
+    fn watch(&mut self, session: &mut Session, deadline: Option<Instant>) -> Result<String> {
+        let connection = session.connection(deadline)?;
+        if self.stream.is_none() {
+            let answer = connection.call("operation.subscribe", &self.params, deadline)?;
+            self.stream = Some(subscription(&answer));
         }
-        if let Some(progress) = &record.progress {
-            line.update(progress);
-        }
-        let look_again = Instant::now() + LOOK_AGAIN;
+        let mut ended = false;
         loop {
-            let until = deadline.map_or(look_again, |at| at.min(look_again));
-            match connection.next(Some(until)) {
-                Ok(update) => {
-                    let update: Value = serde_json::from_str(&update.item).unwrap_or_default();
-                    if show(&update, line) {
-                        break;
-                    }
+            // The record decides; the stream only makes it prompt.
+            let answer = connection.call("operation.get", &self.params, deadline)?;
+            let record: Record<'_> = serde_json::from_str(&answer)
+                .map_err(|e| Failure::Internal(format!("the operation cannot be read: {e}")))?;
+            if record.state.is_final() {
+                if !ended {
+                    self.read_on(connection, Some(Instant::now() + REST));
                 }
-                Err(Failure::Timeout(_)) if deadline.is_none_or(|at| Instant::now() < at) => break,
+                self.line.clear();
+                return outcome(&record);
+            }
+            if let Some(progress) = &record.progress {
+                self.line.update(progress);
+            }
+            let look_again = Instant::now() + LOOK_AGAIN;
+            let until = deadline.map_or(look_again, |at| at.min(look_again));
+            match self.read(connection, Some(until)) {
+                Ok(()) => ended = true,
+                Err(Failure::Timeout(_)) if deadline.is_none_or(|at| Instant::now() < at) => {}
                 Err(failure) => return Err(failure),
             }
         }
+    }
+
+    /// Shows what the stream brings until it says that the operation is over.
+    fn read(&mut self, connection: &mut Connection, until: Option<Instant>) -> Result<()> {
+        loop {
+            let update = connection.next(until)?;
+            if self.stream.as_deref() != Some(update.subscription.as_str()) {
+                continue;
+            }
+            let update: Value = serde_json::from_str(&update.item).unwrap_or_default();
+            if show(&update, &mut self.line) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Shows what the stream of an operation that is over still holds: the end of its log. What keeps it from being read
+    /// changes nothing about how the operation ended.
+    fn read_on(&mut self, connection: &mut Connection, until: Option<Instant>) {
+        let _ = self.read(connection, until);
+    }
+}
+
+/// The id in the answer of a subscribing call, as notifications have it.
+fn subscription(answer: &str) -> String {
+    match serde_json::from_str(answer) {
+        Ok(Value::String(id)) => id,
+        _ => answer.trim().to_owned(),
     }
 }
 
@@ -168,6 +207,10 @@ fn show(update: &Value, line: &mut ProgressLine) -> bool {
     }
     if let Some(text) = members.get("line").and_then(Value::as_str) {
         line.log(text);
+        return false;
+    }
+    if let Some(missed) = members.get("lagged").and_then(Value::as_u64) {
+        line.log(&format!("… {missed} lines are missing here"));
         return false;
     }
     if members.contains_key("phase") {
@@ -206,6 +249,7 @@ fn outcome(record: &Record<'_>) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::Options;
 
     #[test]
     fn detaching_needs_parameters_by_name() {
@@ -219,7 +263,10 @@ mod tests {
 
     #[test]
     fn updates_are_understood_in_any_wrapping() {
-        let mut line = ProgressLine::new(true);
+        let mut line = ProgressLine::new(&Options {
+            quiet: true,
+            ..Options::default()
+        });
         let final_state = json!({"id": "1", "state": "failed"});
         assert!(show(&final_state, &mut line));
         assert!(show(
@@ -231,6 +278,7 @@ mod tests {
             json!({"phase": "archive"}),
             json!({"stream": "stdout", "line": "x"}),
             json!({"progress": {"phase": "x"}}),
+            json!({"lagged": 7}),
             json!({"state": 7}),
             json!(null),
             json!({}),

@@ -1,5 +1,7 @@
-//! How far an operation is: one line on standard error that is drawn over again, only on a terminal.
+//! What an operation says on standard error: the lines of its log, and below them, only on a terminal, one line that is
+//! drawn over again with how far it is.
 
+use crate::args::Options;
 use crate::render::to_stderr;
 use std::io::IsTerminal;
 use terok_proto::error::printable_line;
@@ -10,43 +12,58 @@ const BAR: usize = 24;
 /// A line longer than this would wrap on a usual terminal and could not be drawn over.
 const WIDTH: usize = 78;
 
-/// The line.
+/// The line, and what is said above it.
 #[derive(Debug)]
 pub(crate) struct ProgressLine {
-    shown: bool,
-    dirty: bool,
+    terminal: bool,
+    quiet: bool,
+    logs: bool,
+    /// What is on the terminal's last line.
+    drawn: Option<String>,
 }
 
 impl ProgressLine {
-    /// A line, unless nobody looks at it.
-    pub(crate) fn new(quiet: bool) -> Self {
+    /// A line, unless nobody looks at it. With `--json` a program reads standard error, which then holds nothing but an
+    /// error object.
+    pub(crate) fn new(options: &Options) -> Self {
+        let terminal = std::io::stderr().is_terminal();
         Self {
-            shown: !quiet && std::io::stderr().is_terminal(),
-            dirty: false,
+            terminal,
+            quiet: options.quiet,
+            logs: !options.quiet && (terminal || !options.json),
+            drawn: None,
         }
     }
 
     /// Draws the line.
     pub(crate) fn update(&mut self, progress: &Progress) {
-        if self.shown {
-            to_stderr(&format!("\r\x1b[K{}", draw(progress)));
-            self.dirty = true;
+        if self.terminal && !self.quiet {
+            let line = draw(progress);
+            to_stderr(&format!("\r\x1b[K{line}"));
+            self.drawn = Some(line);
         }
     }
 
     /// A line of the operation's log, above.
     pub(crate) fn log(&mut self, line: &str) {
-        if self.shown {
-            to_stderr(&format!("\r\x1b[K{}\n", printable_line(line)));
-            self.dirty = false;
+        if self.logs {
+            to_stderr(&self.logged(line));
+        }
+    }
+
+    /// A log line in place of the drawn one, which follows it.
+    fn logged(&self, line: &str) -> String {
+        let line = printable_line(line);
+        match &self.drawn {
+            Some(drawn) => format!("\r\x1b[K{line}\n{drawn}"),
+            None => format!("{line}\n"),
         }
     }
 
     /// Takes the line away.
     pub(crate) fn clear(&mut self) {
-        if self.dirty {
+        if self.drawn.take().is_some() {
             to_stderr("\r\x1b[K");
-            self.dirty = false;
         }
     }
 }
@@ -124,5 +141,14 @@ mod tests {
             ..progress(None, None)
         };
         assert_eq!(draw(&long).chars().count(), WIDTH);
+    }
+
+    #[test]
+    fn log_lines_stand_above_the_drawn_one() {
+        let mut line = ProgressLine::new(&Options::default());
+        assert_eq!(line.logged("a\u{1b}[2Jb\r"), "a\\x1b[2Jb \n");
+        line.drawn = Some("l0 1 steps".to_owned());
+        assert_eq!(line.logged("x"), "\r\x1b[Kx\nl0 1 steps");
+        line.drawn = None;
     }
 }

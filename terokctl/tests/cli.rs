@@ -17,7 +17,7 @@ const TEROKCTL: &str = env!("CARGO_BIN_EXE_terokctl");
 /// Nothing here takes a fraction of it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What the fake answers; `None` says nothing.
+/// What the fake answers; `None` says nothing. Lists `before` and `after` hold messages to send around the answer.
 type Script = fn(&Value) -> Option<Value>;
 
 struct Fake {
@@ -68,10 +68,20 @@ fn serve(mut stream: UnixStream, script: Script, calls: &Sender<Value>) {
     for line in reader.lines().map_while(Result::ok) {
         let request: Value = serde_json::from_str(&line).expect("one JSON value per line");
         if let Some(mut answer) = script(&request) {
+            let members = answer.as_object_mut().expect("an object");
+            let mut around = |name: &str| match members.remove(name) {
+                Some(Value::Array(messages)) => messages,
+                _ => Vec::new(),
+            };
+            let (mut messages, after) = (around("before"), around("after"));
             answer["jsonrpc"] = json!("2.0");
             answer["id"] = request["id"].clone();
-            if stream.write_all(format!("{answer}\n").as_bytes()).is_err() {
-                return;
+            messages.push(answer);
+            messages.extend(after);
+            for message in messages {
+                if stream.write_all(format!("{message}\n").as_bytes()).is_err() {
+                    return;
+                }
             }
         }
         let _ = calls.send(request);
@@ -126,6 +136,75 @@ fn endless(request: &Value) -> Option<Value> {
         }}),
         "operation.get" => running,
         _ => json!({"result": "s"}),
+    })
+}
+
+fn update(stream: &str, item: Value) -> Value {
+    json!({"jsonrpc": "2.0", "method": "operation.update", "params": {"subscription": stream, "result": item}})
+}
+
+fn log(stream: &str, line: &str) -> Value {
+    update(stream, json!({"log": {"stream": "stdout", "line": line}}))
+}
+
+/// What a build ends with: two layers, one warning, one layer that stays old.
+fn built() -> Value {
+    json!({
+        "images": [
+            {"layer": "l0", "tag": "localhost/terok-l0:fedora-44", "image_id": "sha256:0123456789abcdef", "cached": true},
+            {"layer": "l2-cli", "tag": "localhost/a:l2-cli", "image_id": "sha256:fedcba9876543210", "cached": false},
+        ],
+        "still_stale": ["l0"], "warnings": ["look at this"],
+    })
+}
+
+/// A build that is over by the time its record is asked for: part of its log comes behind the answer, among the lines of
+/// another stream.
+fn quick_build(request: &Value) -> Option<Value> {
+    Some(match request["method"].as_str()? {
+        "project.build_images" => json!({"result": {"operation_id": "01"}}),
+        "operation.subscribe" => json!({
+            "result": "s",
+            "after": [log("s", "one"), log("other", "not mine"), update("s", json!({"lagged": 3}))],
+        }),
+        "operation.get" => json!({
+            "result": {"id": "01", "state": "succeeded", "result": built()},
+            "before": [log("s", "two\u{1b}[2J")],
+            "after": [
+                update("s", json!({"progress": {"phase": "l0", "done": 1, "total": 2, "unit": "steps"}})),
+                log("s", "three"),
+                update("s", json!({"operation": {"id": "01", "state": "succeeded"}})),
+                log("s", "after the end"),
+            ],
+        }),
+        _ => return None,
+    })
+}
+
+/// A build that fails after its first line.
+fn bad_build(request: &Value) -> Option<Value> {
+    Some(match request["method"].as_str()? {
+        "project.build_images" => json!({"result": {"operation_id": "01"}}),
+        "operation.subscribe" => json!({
+            "result": 7,
+            "after": [
+                json!({"method": "operation.update", "params": {"subscription": 7, "result": {"log": {"stream": "stdout", "line": "one"}}}}),
+                json!({"method": "operation.update", "params": {"subscription": 7, "result": {"operation": {"state": "failed"}}}}),
+            ],
+        }),
+        "operation.get" => json!({"result": {
+            "id": "01", "state": "failed",
+            "error": {"code": 1307, "message": "the step failed", "data": {
+                "kind": "build_failed", "layer": "l1", "tag": "localhost/terok-l1-cli:x", "step": "STEP 2/3: RUN false",
+                "exit_code": 1, "lines": ["one", "two"], "log": "/b/build.log",
+            }},
+        }}),
+        "project.needs_ssh_key_registration" => json!({"result": false}),
+        "project.generate_dockerfiles" => json!({"result": {"paths": ["/b/L0.Dockerfile"]}}),
+        "project.gate.sync" => {
+            json!({"error": {"code": 1, "message": "off", "data": {"kind": "gate_disabled"}}})
+        }
+        _ => return None,
     })
 }
 
@@ -191,6 +270,162 @@ fn an_interrupt_ends_a_call_and_a_question() {
 }
 
 #[test]
+fn a_build_shows_every_line_of_its_log_and_a_table() {
+    let fake = Fake::new(quick_build);
+    let (code, out, err) = end(fake.spawn("project build a --dev"));
+    assert_eq!(code, Some(0), "{err}");
+    assert_eq!(
+        out,
+        "l0\tlocalhost/terok-l0:fedora-44\t0123456789ab\tcached\nl2-cli\tlocalhost/a:l2-cli\tfedcba987654\tbuilt\n"
+    );
+    assert_eq!(
+        err,
+        "one\n… 3 lines are missing here\ntwo\\x1b[2J\nthree\nwarning: look at this\nwarning: still stale: l0\n\
+         hint: rebuild them with `terokctl project build a --rebuild-stale`\n"
+    );
+    let call = fake.calls.recv_timeout(PATIENCE).expect("a call");
+    let expected = json!({"project_id": "a", "include_dev": true, "detach": true});
+    assert_eq!(call["params"], expected);
+}
+
+#[test]
+fn a_build_is_silent_if_told_so_and_for_programs() {
+    let fake = Fake::new(quick_build);
+    let (code, out, err) = end(fake.spawn("project build a --quiet"));
+    assert_eq!((code, out.lines().count()), (Some(0), 2), "{out}");
+    assert_eq!(err, "warning: look at this\nwarning: still stale: l0\n");
+    let (code, out, err) = end(fake.spawn("project build a --json"));
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert_eq!(out, format!("{}\n", built()));
+    let (code, out, err) = end(fake.spawn("project build a --no-wait"));
+    assert_eq!((code, out.as_str(), err.as_str()), (Some(0), "01\n", ""));
+}
+
+#[test]
+fn a_failed_build_tells_where_and_its_last_words() {
+    let fake = Fake::new(bad_build);
+    let (code, out, err) = end(fake.spawn("project build a"));
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert_eq!(
+        err,
+        "one\nerror: the step failed\n  layer:     l1 (localhost/terok-l1-cli:x)\n  step:      STEP 2/3: RUN false\n  \
+         exit code: 1\n  output:    one\n             two\n  whole log: /b/build.log\n"
+    );
+    let (code, _, err) = end(fake.spawn("project build a --json"));
+    let error: Value = serde_json::from_str(&err).expect("nothing but an error object");
+    assert_eq!((code, &error["data"]["exit_code"]), (Some(1), &json!(1)));
+}
+
+#[test]
+fn a_failed_build_does_not_keep_the_gate_from_being_brought_up() {
+    let fake = Fake::new(bad_build);
+    let (code, out, err) = end(fake.spawn("project init a"));
+    assert_eq!((code, out.as_str()), (Some(1), "/b/L0.Dockerfile\n"));
+    assert!(
+        err.contains("== build\none\nerror: the step failed\n"),
+        "{err}"
+    );
+    assert!(err.contains("exit code: 1"), "{err}");
+    assert!(err.contains("gate sync: skipped"), "{err}");
+    assert!(
+        err.contains("error: not done: build; everything else is"),
+        "{err}"
+    );
+    let (code, out, err) = end(fake.spawn("project init a --json"));
+    let all: Value = serde_json::from_str(&out).expect("the steps");
+    assert_eq!((code, err.as_str()), (Some(1), ""));
+    assert_eq!(all["failed"][0]["error"]["data"]["layer"], "l1", "{all}");
+    assert_eq!(all["skipped"][1]["step"], "gate sync", "{all}");
+}
+
+#[test]
+fn an_interrupted_build_tells_nothing_twice() {
+    let fake = Fake::new(|request| {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        static CANCELLED: AtomicBool = AtomicBool::new(false);
+        let running =
+            json!({"result": {"id": "01", "method": "m", "state": "running", "started_at": "T"}});
+        Some(match request["method"].as_str()? {
+            "project.build_images" => json!({"result": {"operation_id": "01"}}),
+            "operation.subscribe" => json!({"result": "s", "after": [log("s", "one")]}),
+            "operation.cancel" => {
+                CANCELLED.store(true, Ordering::SeqCst);
+                json!({"result": null, "after": [log("s", "two")]})
+            }
+            "operation.get" if CANCELLED.load(Ordering::SeqCst) => json!({
+                "result": {
+                    "id": "01", "method": "m", "state": "cancelled", "started_at": "T",
+                    "error": {"code": 1501, "message": "cancelled", "data": {"kind": "cancelled"}},
+                },
+                "after": [update("s", json!({"operation": {"state": "cancelled"}}))],
+            }),
+            _ => running,
+        })
+    });
+    let child = fake.spawn("project build a");
+    fake.wait_for("operation.get");
+    interrupt(&child);
+    let (code, out, err) = end(child);
+    assert_eq!((code, out.as_str()), (Some(130), ""));
+    let lines: Vec<&str> = err
+        .lines()
+        .filter(|line| !line.starts_with("cancelling"))
+        .collect();
+    assert_eq!(lines, ["one", "two"], "{err}");
+    let subscribed = fake
+        .calls
+        .try_iter()
+        .filter(|call| call["method"] == "operation.subscribe");
+    assert_eq!(subscribed.count(), 0, "only before the first look");
+}
+
+/// A daemon that lets one of two images go.
+fn one_stays(request: &Value) -> Option<Value> {
+    let params = &request["params"];
+    Some(match request["method"].as_str()? {
+        "remove_images" if params["dry_run"] == json!(true) => {
+            json!({"result": {"removed": params["images"], "failed": [], "dry_run": true}})
+        }
+        "remove_images" => {
+            json!({"result": {"removed": ["a"], "failed": ["b"], "dry_run": false}})
+        }
+        _ => return None,
+    })
+}
+
+#[test]
+fn images_are_removed_after_a_yes() {
+    let fake = Fake::new(one_stays);
+    let (code, out, _) = end(fake.spawn("image remove a b --dry-run"));
+    assert_eq!((code, out.as_str()), (Some(0), "Would remove:\n  a\n  b\n"));
+
+    let mut child = fake.spawn("image remove a b");
+    let mut stdin = child.stdin.take().expect("piped");
+    stdin.write_all(b"n\n").expect("it reads");
+    let (code, out, err) = end(child);
+    assert_eq!((code, out.as_str()), (Some(0), ""));
+    assert!(
+        err.contains("  a\n  b\nRemove these 2 images? [y/N] "),
+        "{err}"
+    );
+    assert!(err.contains("nothing was removed"), "{err}");
+    let real = |call: &Value| call["params"]["dry_run"] != json!(true);
+    assert_eq!(fake.calls.try_iter().filter(real).count(), 0);
+
+    let mut child = fake.spawn("image remove a b");
+    let mut stdin = child.stdin.take().expect("piped");
+    stdin.write_all(b"y\n").expect("it reads");
+    // One that stays is a failure, for it was named.
+    let (code, out, err) = end(child);
+    assert_eq!(
+        (code, out.as_str()),
+        (Some(1), "Removed:\n  a\nFailed:\n  b\n")
+    );
+    assert!(err.contains("may be in use by a container"), "{err}");
+    assert_eq!(end(fake.spawn("image remove a b --yes --quiet")).0, Some(1));
+}
+
+#[test]
 fn the_end_of_the_input_is_a_no() {
     let fake =
         Fake::new(|_| Some(json!({"result": {"removed": ["x"], "failed": [], "dry_run": true}})));
@@ -241,9 +476,15 @@ fn parameters_come_from_standard_input() {
     );
 }
 
-fn projects(request: &Value) -> Option<Value> {
-    (request["method"] == "discover_projects").then(|| {
-        json!({"result": {"projects": [{"id": "orion"}, {"id": "other"}], "broken": [{"id": "odd"}]}})
+fn known(request: &Value) -> Option<Value> {
+    Some(match request["method"].as_str()? {
+        "discover_projects" => {
+            json!({"result": {"projects": [{"id": "orion"}, {"id": "other"}], "broken": [{"id": "odd"}]}})
+        }
+        "list_images" => json!({"result": [
+            {"full_name": "localhost/terok-l0:fedora-44"}, {"full_name": "localhost/orion:l2-cli"},
+        ]}),
+        _ => return None,
     })
 }
 
@@ -254,7 +495,7 @@ fn bash_completes_with_what_the_daemon_has() {
         eprintln!("skipped: no bash");
         return;
     };
-    let fake = Fake::new(projects);
+    let fake = Fake::new(known);
     let script = r#"
         source <("$TEROKCTL" completions bash)
         try() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _terokctl; echo "${COMPREPLY[*]}"; }
@@ -262,6 +503,10 @@ fn bash_completes_with_what_the_daemon_has() {
         try "$TEROKCTL" proj
         try "$TEROKCTL" watch --project = or
         try "$TEROKCTL" op list --state q
+        try "$TEROKCTL" image remove localhost/t
+        try "$TEROKCTL" image remove localhost/terok-l0 :
+        try "$TEROKCTL" image remove localhost/terok-l0 : fed
+        try "$TEROKCTL" image remove localhost/terok-l0 : fedora-44 localhost/o
         complete -p terokctl
     "#;
     let output = Command::new(bash)
@@ -274,7 +519,9 @@ fn bash_completes_with_what_the_daemon_has() {
         .expect("bash");
     let (code, out, err) = told(&output);
     assert_eq!(
-        out, "odd orion other\nproject\norion\nqueued\ncomplete -F _terokctl terokctl\n",
+        out,
+        "odd orion other\nproject\norion\nqueued\nlocalhost/terok-l0:fedora-44\nfedora-44\nfedora-44\n\
+         localhost/orion:l2-cli\ncomplete -F _terokctl terokctl\n",
         "{err}"
     );
     assert_eq!(code, Some(0));

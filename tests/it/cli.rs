@@ -202,12 +202,45 @@ fn output_fits_its_reader() {
 }
 
 #[test]
+fn agents_are_listed_without_tools_but_with_what_is_broken() {
+    let desk = Desk::new(World::with_project("alpha"));
+    let file = desk
+        .0
+        .write("$CONFIG/agent/agents/gh.yaml", "kind: nonsense\n");
+    desk.0.settle();
+    let names = |args: &[&str]| -> Vec<String> {
+        let listed = desk.ok(args);
+        let names = listed.lines().filter_map(|line| line.split('\t').next());
+        names.map(str::to_owned).collect()
+    };
+    let agents = names(&["agents", "list"]);
+    let all = names(&["agents", "list", "--all"]);
+    let has = |list: &[String], name: &str| list.iter().any(|n| n == name);
+    for (name, plainly, with_all) in [
+        ("claude", true, true),
+        ("gh", true, true),
+        ("glab", false, true),
+        ("toad", false, false),
+    ] {
+        assert_eq!(has(&agents, name), plainly, "{name}: {agents:?}");
+        assert_eq!(has(&all, name), with_all, "{name}: {all:?}");
+    }
+    let wire = desk.wire(&["agents", "list"]);
+    let of = |name: &str| wire.as_array().unwrap().iter().find(|e| e["name"] == name);
+    assert!(of("toad").is_some(), "the wire has all of it");
+    assert_eq!(of("gh").unwrap()["path"], file.to_str().unwrap());
+}
+
+#[test]
 fn every_project_command_does_its_call() {
     let desk = Desk::new(World::with_project("alpha").project("broken", "nonsense: 1\n"));
     assert!(desk.ok(&["project", "discover"]).contains("broken"));
     assert!(desk.ok(&["project", "config", "alpha"]).contains("online"));
     assert!(desk.ok(&["project", "presets", "alpha"]).contains("solo"));
-    desk.ok(&["project", "agents", "alpha", "claude,codex"]);
+    let output = desk.run(&["project", "agents", "alpha", "claude,codex"]);
+    assert!(output.status.success(), "{output:?}");
+    let hint = String::from_utf8(output.stderr).unwrap();
+    assert!(hint.contains("`terokctl project build alpha`"), "{hint}");
     assert!(
         desk.ok(&["--flat", "project", "show", "alpha"])
             .contains("config.agents=claude,codex")
@@ -234,7 +267,31 @@ fn every_project_command_does_its_call() {
     // Without a confirmation nothing happens, and that is no failure.
     desk.ok(&["project", "delete", "alpha"]);
     assert!(desk.0.path("$CONFIG/projects/alpha").exists());
-    desk.ok(&["agents", "list"]);
+    let rendered = desk.ok(&["project", "generate", "alpha"]);
+    assert!(rendered.lines().count() >= 3, "{rendered}");
+    for path in rendered.lines() {
+        assert!(std::path::Path::new(path).is_file(), "{path}");
+    }
+    let state = desk.ok(&["project", "state", "alpha"]);
+    assert!(state.contains("dockerfiles\tyes\n"), "{state}");
+    // Without Podman nothing can be said about images, and nothing is done about them.
+    let error = desk.fails(&["project", "build", "alpha"], 1);
+    assert!(error.contains("podman"), "{error}");
+    let error = desk.fails(
+        &[
+            "--json",
+            "image",
+            "remove",
+            "localhost/alpha:l2-cli",
+            "--yes",
+        ],
+        1,
+    );
+    assert!(error.contains("podman_unavailable"), "{error}");
+    let named = desk.ok(&["image", "remove", "localhost/alpha:l2-cli", "--dry-run"]);
+    assert_eq!(named, "Would remove:\n  localhost/alpha:l2-cli\n");
+    let error = desk.fails(&["project", "build", "alpha", "--agents", "nobody"], 1);
+    assert!(error.contains("nobody"), "{error}");
     desk.ok(&["daemon", "paths"]);
     desk.ok(&["daemon", "reload"]);
     desk.ok(&["op", "list"]);

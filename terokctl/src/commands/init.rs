@@ -1,11 +1,10 @@
 //! `project init`: key, Dockerfiles, images and gate, one after the other.
 
-use super::{gate, ssh};
+use super::{build, gate, ssh};
 use crate::args::Values;
 use crate::failure::{Failure, REFUSED, Result};
-use crate::operation;
 use crate::render::View;
-use crate::session::{Session, is_operation};
+use crate::session::Session;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use terok_proto::gate::GateSyncResult;
@@ -23,7 +22,7 @@ struct Progress<'a> {
     failed: Vec<(&'static str, Value)>,
 }
 
-/// Runs all steps; one that only misses podman does not keep the others from being done.
+/// Runs all steps; images that cannot be made do not keep the gate from being brought up.
 pub(super) fn run(session: &mut Session, values: &Values<'_>) -> Result<()> {
     let id = values.required("ID").to_owned();
     let mut progress = Progress {
@@ -38,8 +37,7 @@ pub(super) fn run(session: &mut Session, values: &Values<'_>) -> Result<()> {
         progress.skip("generate", "--skip-images was given");
         progress.skip("build", "--skip-images was given");
     } else {
-        progress.image("generate", "project.generate_dockerfiles")?;
-        progress.image("build", "project.build_images")?;
+        progress.images()?;
     }
     let outcome = progress.gate();
     progress.end(outcome)
@@ -89,31 +87,51 @@ impl Progress<'_> {
         self.keep(STEP, answer)
     }
 
-    /// One of the steps that need podman.
-    fn image(&mut self, step: &'static str, method: &str) -> Result<()> {
-        self.heading(step);
-        let params = json!({ "project_id": self.id }).to_string();
-        let outcome = if is_operation(method) {
-            operation::run(self.session, method, &params)
-        } else {
-            self.session.call(method, &params)
+    /// Dockerfiles and images.
+    fn images(&mut self) -> Result<()> {
+        const GENERATE: &str = "generate";
+        const BUILD: &str = "build";
+        let params = json!({ "project_id": self.id });
+        self.heading(GENERATE);
+        let rendered = self.session.call(build::GENERATE, &params.to_string());
+        let Some(answer) = self.unless_refused(GENERATE, rendered)? else {
+            self.skip(BUILD, "there are no Dockerfiles");
+            return Ok(());
         };
-        match outcome {
-            Ok(answer) => {
-                if !self.is_wire() {
-                    self.session.show(&answer, &View::Record)?;
-                    self.session.screen.finish()?;
-                }
-                self.keep(step, answer)
+        if !self.is_wire() {
+            self.session
+                .show(&answer, &View::Custom(build::show_generated))?;
+            self.session.screen.finish()?;
+        }
+        self.keep(GENERATE, answer)?;
+        self.heading(BUILD);
+        let params = params.as_object().cloned().unwrap_or_default();
+        let built = build::build(self.session, params);
+        if let Some(answer) = self.unless_refused(BUILD, built)? {
+            if !self.is_wire() {
+                build::tell(self.session, &self.id, &answer)?;
             }
-            Err(failure) if failure.is(Kind::PodmanUnavailable) => {
+            self.keep(BUILD, answer)?;
+        }
+        Ok(())
+    }
+
+    /// The answer of a step that the others do not need; a refusal is told and noted.
+    fn unless_refused(
+        &mut self,
+        step: &'static str,
+        outcome: Result<String>,
+    ) -> Result<Option<String>> {
+        match outcome {
+            Ok(answer) => Ok(Some(answer)),
+            Err(failure) if failure.exit_code() == REFUSED && !failure.is(Kind::Cancelled) => {
                 if !self.is_wire() {
                     self.session.complain(&failure);
                 }
                 let error = failure.to_json().unwrap_or_default();
                 self.failed
                     .push((step, serde_json::from_str(&error).unwrap_or_default()));
-                Ok(())
+                Ok(None)
             }
             Err(failure) => Err(failure),
         }
@@ -168,11 +186,12 @@ impl Progress<'_> {
         if !self.session.is_wire() {
             let steps: Vec<&str> = self.failed.iter().map(|(step, _)| *step).collect();
             self.session.screen.error(&format!(
-                "not done without podman: {}; everything else is",
+                "not done: {}; everything else is",
                 steps.join(", ")
             ));
+            let id = &self.id;
             self.session
-                .hint("leave these steps out with --skip-images");
+                .hint(&format!("try these again with `terokctl project build {id}`, or leave them out with --skip-images"));
         }
         Err(Failure::Told(REFUSED))
     }

@@ -1,5 +1,7 @@
 //! The commands: arguments → calls → rendering. No rule of the domain lives here.
 
+mod agents;
+mod build;
 mod call;
 mod config;
 mod daemon;
@@ -12,6 +14,7 @@ mod operations;
 mod panic;
 mod project;
 mod ssh;
+mod state;
 mod vault;
 mod watch;
 mod wizard;
@@ -89,7 +92,13 @@ pub(crate) const COMMANDS: &[Command] = &[
                 ],
                 delete::run,
             ),
-            Command::call("state", "project.state", &[PROJECT], View::Record),
+            Command::own(
+                "state",
+                "project.state",
+                "Tells which parts of a project's infrastructure exist, which are stale, and what renews them",
+                &[PROJECT],
+                state::run,
+            ),
             Command::call(
                 "storage",
                 "project.storage_detail",
@@ -108,14 +117,42 @@ pub(crate) const COMMANDS: &[Command] = &[
                 ],
                 project::presets,
             ),
-            Command::call(
+            Command::own(
                 "agents",
                 "set_project_image_agents",
+                "Writes a selection of agents into the project's project.yml",
                 &[
                     PROJECT,
                     Arg::required("SELECTION", "selection").hint(Hint::Agents),
                 ],
-                View::Text,
+                agents::select,
+            ),
+            Command::call(
+                "generate",
+                build::GENERATE,
+                &[PROJECT],
+                View::Custom(build::show_generated),
+            ),
+            Command::own(
+                "build",
+                build::BUILD,
+                "Builds the project's images: what is missing below, and its own layer always",
+                &[
+                    PROJECT,
+                    Arg::flag("dev", "include_dev")
+                        .help("Also the image for debugging, which has no agents"),
+                    Arg::flag("refresh-agents", "refresh_agents")
+                        .help("Install the agents anew, in the versions of today"),
+                    Arg::flag("full", "full")
+                        .help("Build every layer anew, without a cache, on the newest base image"),
+                    Arg::value("agents", "agents")
+                        .hint(Hint::Agents)
+                        .metavar("SELECTION")
+                        .help("Agents for this build, instead of those that are configured"),
+                    Arg::flag("rebuild-stale", "rebuild_stale")
+                        .help("Also the layers below that are stale"),
+                ],
+                build::run,
             ),
             Command::own(
                 "ssh-init",
@@ -369,11 +406,12 @@ pub(crate) const COMMANDS: &[Command] = &[
     Command::group(
         "agents",
         "Agents and tools that images can hold",
-        &[Command::call(
+        &[Command::own(
             "list",
             "agents.list",
-            &[],
-            View::Table(project::ROSTER),
+            "Lists the agents that can be installed into an image, and files of roster entries that cannot be used",
+            &[Arg::flag("all", "").help("Tools too, which are no agents")],
+            agents::list,
         )],
     ),
     Command::group(
@@ -393,6 +431,19 @@ pub(crate) const COMMANDS: &[Command] = &[
                 View::Table(image::COLUMNS),
             ),
             Command::own(
+                "remove",
+                "remove_images",
+                "Removes images that nothing needs: orphans, and base images that no project uses",
+                &[
+                    Arg::rest("IMAGE", "images")
+                        .hint(Hint::Image)
+                        .help("Full names or ids, as `image list` and `image orphans` have them"),
+                    Arg::flag("dry-run", "").help("Only say what would be removed"),
+                    Arg::flag("yes", "").short('y').help("Do not ask"),
+                ],
+                image::remove,
+            ),
+            Command::own(
                 "cleanup",
                 "cleanup_images",
                 "Finds and removes orphaned images",
@@ -402,11 +453,12 @@ pub(crate) const COMMANDS: &[Command] = &[
                 ],
                 image::cleanup,
             ),
-            Command::call(
+            Command::own(
                 "usage",
                 "storage.overview",
+                "Measures everything that terok stores",
                 &[Arg::flag("refresh", "refresh")],
-                View::Custom(image::show_overview),
+                image::usage,
             ),
         ],
     ),

@@ -20,16 +20,6 @@ pub(super) const COLUMNS: &[Column] = &[
     Column::new("NAME", "/display_name"),
 ];
 
-/// Columns of `agents list`.
-pub(super) const ROSTER: &[Column] = &[
-    Column::new("NAME", "/name"),
-    Column::new("KIND", "/kind"),
-    super::mark("AGENT", "/is_agent"),
-    Column::new("LABEL", "/label"),
-    Column::new("ORIGIN", "/origin"),
-    Column::new("PROBLEM", "/error"),
-];
-
 const DISCOVERED: &[Column] = &[
     Column::new("ID", "/id"),
     Column::new("STATE", "/state"),

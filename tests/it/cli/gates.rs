@@ -242,7 +242,8 @@ fn a_project_is_made_ready_as_far_as_the_host_allows() {
     let output = desk.run(&["project", "init", "alpha"]);
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{error}");
-    assert!(error.contains("not done without podman: build"), "{error}");
+    assert!(error.contains("error: not done: build;"), "{error}");
+    assert!(error.contains("terokctl project build alpha"), "{error}");
     assert!(
         desk.gate().join("HEAD").exists(),
         "the other steps are done"
