@@ -2,6 +2,7 @@
 
 mod full;
 mod real;
+mod without;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

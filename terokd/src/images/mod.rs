@@ -67,6 +67,8 @@ struct Inner {
     slots: Arc<Semaphore>,
     /// Histories of images that labels do not explain; an image never changes its own.
     histories: Mutex<HashMap<String, Arc<Vec<String>>>>,
+    /// When a look at a project last waited for Podman in vain.
+    hangs: Mutex<Option<Instant>>,
     /// What Podman last said of itself.
     status: tokio::sync::Mutex<Option<(Instant, PodmanStatus)>>,
 }
@@ -119,6 +121,7 @@ impl Images {
                 tags: Locks::default(),
                 slots: Arc::new(Semaphore::new(BUILDS)),
                 histories: Mutex::default(),
+                hangs: Mutex::default(),
                 status: tokio::sync::Mutex::default(),
             }),
         };

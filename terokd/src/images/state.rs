@@ -3,8 +3,8 @@
 use super::render::Subject;
 use super::{Images, blocking};
 use crate::registry::ProjectEntry;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 use terok_config::selection;
 use terok_image::labels::Installed;
 use terok_image::manifest::Manifest;
@@ -15,6 +15,10 @@ use terok_proto::{Fault, Kind};
 
 /// How long a look at a project waits for Podman.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How long nobody else waits so long, once one has waited in vain …
+const HANGS: Duration = Duration::from_secs(10);
+/// … but this long, in which what is remembered is found.
+const IMPATIENCE: Duration = Duration::from_millis(50);
 
 /// The image keys of `project.state`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,17 +68,24 @@ impl Images {
     /// The list of images, waited for as long as a look at a project may take.
     async fn store(&self) -> Result<Arc<Store>, Fault> {
         let asked = async { self.podman()?.images().await };
-        tokio::time::timeout(PATIENCE, asked)
-            .await
-            .unwrap_or_else(|_| {
-                Err(Fault::new(
-                    Kind::PodmanTimeout,
-                    format!(
-                        "podman did not list its images within {} s",
-                        PATIENCE.as_secs()
-                    ),
-                ))
-            })
+        let hangs = || {
+            let hangs = self.inner.hangs.lock();
+            hangs.unwrap_or_else(PoisonError::into_inner)
+        };
+        let known = hangs().is_some_and(|since| since.elapsed() < HANGS);
+        let patience = if known { IMPATIENCE } else { PATIENCE };
+        let Ok(answer) = tokio::time::timeout(patience, asked).await else {
+            if !known {
+                *hangs() = Some(Instant::now());
+            }
+            let waited = PATIENCE.as_secs();
+            return Err(Fault::new(
+                Kind::PodmanTimeout,
+                format!("podman did not list its images within {waited} s"),
+            ));
+        };
+        *hangs() = None;
+        answer
     }
 
     /// The image keys of a healthy project's state. Without Podman it says so and tells the rest.
