@@ -1,5 +1,6 @@
 //! Images through the daemon, with a real Podman that `tests/env/podman-test-env` sets up.
 
+mod ctl;
 mod full;
 mod real;
 mod without;
@@ -70,6 +71,11 @@ fn run(dir: &Path, module: &str, options: &[&str]) -> Output {
 #[test]
 fn images_are_built_known_and_cleaned_up() {
     in_podman("real::here", &["--base-image", "--no-service"]);
+}
+
+#[test]
+fn terokctl_shows_builds_and_removes_images() {
+    in_podman("ctl", &["--base-image", "--no-service"]);
 }
 
 #[test]

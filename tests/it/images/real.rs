@@ -55,7 +55,7 @@ fn var(name: &str) -> String {
     std::env::var(name).unwrap()
 }
 
-fn yaml(snippet: &str) -> String {
+pub(super) fn yaml(snippet: &str) -> String {
     let snippet = serde_json::to_string(snippet).unwrap();
     format!(
         "project: {{security_class: online}}\nimage: {{base_image: 'debian:12', agents: codex, user_snippet_inline: {snippet}}}\n"
@@ -106,7 +106,7 @@ fn lower_layers() {
 }
 
 /// One test at a time, with nothing of the others' but the base.
-fn alone() -> std::sync::MutexGuard<'static, ()> {
+pub(super) fn alone() -> std::sync::MutexGuard<'static, ()> {
     static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let guard = ONE
         .lock()
