@@ -11,6 +11,16 @@ use terok_tests::{Daemon, PATIENCE, World, eventually};
 
 #[test]
 fn units_work_with_a_real_manager() {
+    with_manager("systemd-suite", &["--no-podman"]);
+}
+
+#[test]
+fn containers_outlive_the_daemon() {
+    with_manager("containers-suite", &["--base-image", "--no-service"]);
+}
+
+/// Runs a script of `tests/env` under a manager of its own.
+fn with_manager(suite: &str, options: &[&str]) {
     if account().is_none() {
         return skip("root", "a private `systemd --user` needs mounts of its own");
     }
@@ -28,7 +38,7 @@ fn units_work_with_a_real_manager() {
     for (name, source) in [
         ("terokd", terokd()),
         ("terokctl", terokctl()),
-        ("systemd-suite", env.join("systemd-suite")),
+        (suite, env.join(suite)),
         ("terokd.service", units.join("terokd.service")),
         ("terokd.socket", units.join("terokd.socket")),
         ("terokd-gate.socket", units.join("terokd-gate.socket")),
@@ -36,8 +46,10 @@ fn units_work_with_a_real_manager() {
         fs::copy(source, dir.path().join(name)).unwrap();
     }
     let output = Command::new(env.join("podman-test-env"))
-        .args(["--systemd-user", "--no-podman", "--"])
-        .arg(dir.path().join("systemd-suite"))
+        .arg("--systemd-user")
+        .args(options)
+        .arg("--")
+        .arg(dir.path().join(suite))
         .arg(dir.path())
         .stdin(Stdio::null())
         .output()
