@@ -22,18 +22,22 @@ struct Progress<'a> {
     failed: Vec<(&'static str, Value)>,
 }
 
-/// Runs all steps; images that cannot be made do not keep the gate from being brought up.
+/// Runs all steps, or all but the images.
 pub(super) fn run(session: &mut Session, values: &Values<'_>) -> Result<()> {
-    let id = values.required("ID").to_owned();
+    make_ready(session, values.required("ID"), values.flag("skip-images"))
+}
+
+/// Runs all steps; images that cannot be made do not keep the gate from being brought up.
+pub(super) fn make_ready(session: &mut Session, id: &str, skip_images: bool) -> Result<()> {
     let mut progress = Progress {
         session,
-        id,
+        id: id.to_owned(),
         done: Vec::new(),
         skipped: Vec::new(),
         failed: Vec::new(),
     };
     progress.key()?;
-    if values.flag("skip-images") {
+    if skip_images {
         progress.skip("generate", "--skip-images was given");
         progress.skip("build", "--skip-images was given");
     } else {

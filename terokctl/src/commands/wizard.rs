@@ -2,6 +2,7 @@
 //!
 //! Questions, judgement and text are the daemon's; here is only the conversation.
 
+use super::init;
 use crate::args::Values;
 use crate::dialog::{Dialog, is_yes};
 use crate::failure::{Failure, Result};
@@ -95,17 +96,24 @@ pub(super) fn run(session: &mut Session, _: &Values<'_>) -> Result<()> {
     session.screen.finish()?;
     let path: String = session.read("write_project_yaml", &written)?;
     // From here on the file stays, whatever happens.
-    match after(
-        session,
-        &mut dialog,
-        Path::new(&path),
-        answers.text("agents"),
-    ) {
-        Err(Failure::Interrupted) => {}
-        other => other?,
+    let agents = answers.text("agents");
+    let wanted = match after(session, &mut dialog, Path::new(&path), agents) {
+        Ok(()) => initialise(session, &mut dialog, &id),
+        Err(failure) => Err(failure),
+    };
+    match wanted {
+        Ok(true) => return init::make_ready(session, &id, false),
+        Ok(false) | Err(Failure::Interrupted) => {}
+        Err(failure) => return Err(failure),
     }
-    session.hint(&format!("inspect it with `terokctl project show {id}`"));
+    session.hint(&format!("make it ready with `terokctl project init {id}`"));
     Ok(())
+}
+
+/// Whether the project shall be made ready now. Nobody is asked whose answers a program reads.
+fn initialise(session: &Session, dialog: &mut Dialog, id: &str) -> Result<bool> {
+    let question = format!("Make `{id}` ready now: SSH key, images, gate?");
+    Ok(!session.is_wire() && dialog.confirm(&question)?)
 }
 
 fn cancelled(dialog: &Dialog) -> Result<()> {

@@ -187,8 +187,11 @@ esac"#,
     terminal.answer("Agents [all]: ", "claude,codex\n");
     terminal.answer("Edit `", "");
     terminal.answer("[y/N] ", "y\n");
+    terminal.answer("Make `my-wizard` ready now", "");
+    terminal.answer("[y/N] ", "\x04");
     let (code, text) = terminal.end();
     assert_eq!(code, 0, "{text}");
+    assert!(text.contains("`terokctl project init my-wizard`"), "{text}");
     let written = desk.0.path("$CONFIG/projects/my-wizard/project.yml");
     let yaml = fs::read_to_string(&written).unwrap_or_else(|e| panic!("{e}: {text}"));
     assert!(yaml.ends_with("# edited\n"), "{yaml}");
@@ -222,6 +225,34 @@ esac"#,
     let (code, text) = terminal.end();
     assert_eq!(code, 0, "{text}");
     assert_eq!(fs::read_to_string(written).unwrap(), yaml);
+}
+
+#[test]
+fn the_wizard_makes_the_project_ready_if_wanted() {
+    let desk = Desk::new(World::new());
+    desk.ok(&["daemon", "start"]);
+    let Some(mut terminal) = Terminal::open(&desk, "--no-color project wizard", &[]) else {
+        return;
+    };
+    terminal.answer("[1-2]: ", "1\n");
+    terminal.answer("[1-4]: ", "1\n");
+    terminal.answer("Project ID", "ready\n");
+    terminal.answer("Upstream git URL", "\n");
+    terminal.answer("Default branch", "\n");
+    for question in [
+        "Add a snippet? [y/N] ",
+        "Override the default agents? [y/N] ",
+        "Edit `",
+    ] {
+        terminal.answer(question, "\n");
+    }
+    terminal.answer("Make `ready` ready now", "y\n");
+    // There is no Podman here, which costs the images only.
+    let (code, text) = terminal.end();
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("error: not done: build;"), "{text}");
+    assert!(text.contains("Gate ready at "), "{text}");
+    assert!(desk.0.path("$CONFIG/projects/ready/project.yml").exists());
 }
 
 #[test]
