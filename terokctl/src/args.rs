@@ -227,6 +227,10 @@ impl Arg {
             Shape::Number => arg = arg.value_parser(clap::value_parser!(u64)),
             Shape::Optional | Shape::Value => {}
         }
+        if self.hint == Hint::Agents {
+            // `-vibe` leaves one out.
+            arg = arg.allow_hyphen_values(true);
+        }
         if let Hint::OneOf(words) = self.hint {
             arg = arg.value_parser(clap::builder::PossibleValuesParser::new(words));
         }
@@ -548,6 +552,11 @@ mod tests {
         insta::assert_snapshot!(params("project generate a"), @r#"project.generate_dockerfiles {"project_id":"a"}"#);
         insta::assert_snapshot!(params("project build a"), @r#"project.build_images {"project_id":"a"}"#);
         insta::assert_snapshot!(params("project build a --dev --refresh-agents --full --agents all,-vibe --rebuild-stale"), @r#"project.build_images {"project_id":"a","include_dev":true,"refresh_agents":true,"full":true,"agents":"all,-vibe","rebuild_stale":true}"#);
+        insta::assert_snapshot!(params("project agents a -vibe"), @r#"set_project_image_agents {"project_id":"a","selection":"-vibe"}"#);
+        insta::assert_snapshot!(params("project agents a all,-vibe --json -q"), @r#"set_project_image_agents {"project_id":"a","selection":"all,-vibe"}"#);
+        insta::assert_snapshot!(params("project agents --json a -q"), @r#"set_project_image_agents {"project_id":"a"}"#);
+        insta::assert_snapshot!(params("project agents a --json"), @r#"set_project_image_agents {"project_id":"a"}"#);
+        insta::assert_snapshot!(params("project build a --agents -vibe --dev"), @r#"project.build_images {"project_id":"a","include_dev":true,"agents":"-vibe"}"#);
         insta::assert_snapshot!(params("image remove a b --yes"), @r#"remove_images {"images":["a","b"]}"#);
         insta::assert_snapshot!(params("op list --state running --project a"), @r#"operation.list {"project_id":"a","state":"running"}"#);
         insta::assert_snapshot!(params("daemon stop --drain-ms 5"), @r#"daemon.shutdown {"drain_ms":5}"#);

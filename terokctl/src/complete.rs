@@ -89,7 +89,18 @@ fn complete(words: &[String], index: usize, source: &mut dyn Source) -> String {
     if let Some(option) = place.pending {
         return candidates(option, current, "", &place, source);
     }
-    if current.starts_with('-') && !place.only_positional {
+    let argument = place.command.and_then(|command| {
+        let mut all = command.args.iter().filter(|a| a.is_positional());
+        let given = place.positional.len();
+        all.clone()
+            .nth(given)
+            .or_else(|| all.next_back().filter(|last| last.shape == Shape::Rest))
+    });
+    // A selection may begin with a name that it leaves out.
+    let is_selection = argument.is_some_and(|argument| argument.hint == Hint::Agents)
+        && current.len() > 1
+        && !current.starts_with("--");
+    if current.starts_with('-') && !place.only_positional && !is_selection {
         return match current.split_once('=') {
             Some((name, value)) => match place.option(name) {
                 Some(option) => candidates(option, value, &format!("{name}="), &place, source),
@@ -108,13 +119,6 @@ fn complete(words: &[String], index: usize, source: &mut dyn Source) -> String {
             line(&mut out, command.name, command.about());
         }
     }
-    let argument = place.command.and_then(|command| {
-        let mut all = command.args.iter().filter(|a| a.is_positional());
-        let given = place.positional.len();
-        all.clone()
-            .nth(given)
-            .or_else(|| all.next_back().filter(|last| last.shape == Shape::Rest))
-    });
     if let Some(argument) = argument {
         out.push_str(&candidates(argument, current, "", &place, source));
     }
@@ -520,6 +524,8 @@ mod tests {
             names("terokctl project agents orion all,-co"),
             ["all,-codex"]
         );
+        assert_eq!(names("terokctl project agents orion -co"), ["-codex"]);
+        assert_eq!(names("terokctl project agents orion --js"), ["--json"]);
         assert_eq!(
             names("terokctl project build orion --agents claude,co"),
             ["claude,codex"]

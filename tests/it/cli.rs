@@ -246,6 +246,8 @@ fn every_project_command_does_its_call() {
             .contains("config.agents=claude,codex")
     );
     desk.fails(&["project", "agents", "alpha", "nobody"], 1);
+    let error = desk.fails(&["project", "agents", "alpha"], 2);
+    assert!(error.contains("project agents alpha SELECTION"), "{error}");
     desk.ok(&["project", "state", "alpha"]);
     desk.ok(&["project", "storage", "alpha"]);
     desk.ok(&["project", "derive", "alpha", "gamma"]);

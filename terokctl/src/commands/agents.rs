@@ -1,10 +1,13 @@
 //! Agents: what can be installed into images, and what a project chooses.
 
 use crate::args::Values;
-use crate::failure::Result;
+use crate::dialog::Dialog;
+use crate::failure::{Failure, Result};
 use crate::render::{Column, View};
 use crate::session::Session;
 use serde_json::Value;
+use terok_proto::methods as m;
+use terok_proto::wizard::Question;
 
 const ROSTER: &[Column] = &[
     Column::new("NAME", "/name"),
@@ -38,17 +41,56 @@ fn is_shown(entry: &Value, tools: bool) -> bool {
     }
 }
 
-/// Writes a project's selection and says what brings it into the images.
+/// Writes a project's selection and says what brings it into the images. Without one it is asked for.
 pub(super) fn select(session: &mut Session, values: &Values<'_>) -> Result<()> {
-    session.call_and_show("set_project_image_agents", values.params(), &View::Text)?;
+    let id = values.required("ID");
+    let mut params = values.params();
+    if values.text("SELECTION").is_none() {
+        let Some(selection) = pick(session, id)? else {
+            session.note("Cancelled; nothing was written.");
+            return Ok(());
+        };
+        params.insert("selection".to_owned(), selection.into());
+    }
+    session.call_and_show("set_project_image_agents", params, &View::Text)?;
     if !session.is_wire() {
         session.screen.finish()?;
         session.hint(&format!(
-            "the images change with `terokctl project build {}`",
-            values.required("ID")
+            "the images change with `terokctl project build {id}`"
         ));
     }
     Ok(())
+}
+
+/// Has a selection typed; `None` at the end of the input.
+fn pick(session: &mut Session, id: &str) -> Result<Option<String>> {
+    if !Dialog::is_interactive() {
+        return Err(Failure::Usage(format!(
+            "name the agents: `terokctl project agents {id} SELECTION`, such as claude,codex or all"
+        )));
+    }
+    let question = session.ask(&m::AgentsQuestion {})?;
+    let mut dialog = Dialog::new(session.interrupts.clone());
+    offer(&dialog, &question);
+    ask(&mut dialog)
+}
+
+/// Shows what can be selected, and how.
+pub(super) fn offer(dialog: &Dialog, question: &Question) {
+    dialog.say(&question.prompt);
+    for (name, label) in &question.choices {
+        dialog.say(&format!("  {name}  {label}"));
+    }
+    dialog.say("Names with commas, -name to leave one out, or all.");
+}
+
+/// Asks for a selection; an empty line means all.
+pub(super) fn ask(dialog: &mut Dialog) -> Result<Option<String>> {
+    let raw = dialog.ask("Agents [all]: ")?;
+    Ok(raw.map(|raw| match raw.trim() {
+        "" => "all".to_owned(),
+        _ => raw,
+    }))
 }
 
 #[cfg(test)]

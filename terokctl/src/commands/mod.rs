@@ -123,7 +123,9 @@ pub(crate) const COMMANDS: &[Command] = &[
                 "Writes a selection of agents into the project's project.yml",
                 &[
                     PROJECT,
-                    Arg::required("SELECTION", "selection").hint(Hint::Agents),
+                    Arg::optional("SELECTION", "selection")
+                        .hint(Hint::Agents)
+                        .help("Comma-separated agents, -name to exclude, or all; without it you are asked"),
                 ],
                 agents::select,
             ),

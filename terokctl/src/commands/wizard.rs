@@ -2,7 +2,7 @@
 //!
 //! Questions, judgement and text are the daemon's; here is only the conversation.
 
-use super::init;
+use super::{agents, init};
 use crate::args::Values;
 use crate::dialog::{Dialog, is_yes};
 use crate::failure::{Failure, Result};
@@ -96,8 +96,8 @@ pub(super) fn run(session: &mut Session, _: &Values<'_>) -> Result<()> {
     session.screen.finish()?;
     let path: String = session.read("write_project_yaml", &written)?;
     // From here on the file stays, whatever happens.
-    let agents = answers.text("agents");
-    let wanted = match after(session, &mut dialog, Path::new(&path), agents) {
+    let selected = answers.text("agents");
+    let wanted = match after(session, &mut dialog, Path::new(&path), selected) {
         Ok(()) => initialise(session, &mut dialog, &id),
         Err(failure) => Err(failure),
     };
@@ -247,17 +247,12 @@ fn ask_agents(session: &mut Session, dialog: &mut Dialog, answers: &mut Answers)
         return Ok(Step::Answered);
     }
     let question = session.ask(&m::AgentsQuestion {})?;
-    dialog.say(&question.prompt);
-    for (name, label) in &question.choices {
-        dialog.say(&format!("  {name}  {label}"));
-    }
-    dialog.say("Names with commas, -name to leave one out, or all.");
+    agents::offer(dialog, &question);
     loop {
-        let Some(raw) = dialog.ask("Agents [all]: ")? else {
+        let Some(raw) = agents::ask(dialog)? else {
             return Ok(Step::Cancelled);
         };
-        let raw = if raw.trim().is_empty() { "all" } else { &raw };
-        match answers.judge(session, &question.key, raw)? {
+        match answers.judge(session, &question.key, &raw)? {
             None => return Ok(Step::Answered),
             Some(error) => dialog.say(&error),
         }

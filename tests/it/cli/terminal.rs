@@ -273,6 +273,29 @@ fn a_wizard_can_be_left_by_any_door() {
 }
 
 #[test]
+fn agents_are_picked_from_a_list() {
+    let desk = Desk::new(World::with_project("alpha"));
+    desk.ok(&["daemon", "start"]);
+    for (keys, chosen, told) in [
+        ("-vibe\n", "-vibe", "terokctl project build alpha"),
+        ("\x04", "-vibe", "nothing was written"),
+        ("\n", "all", "terokctl project build alpha"),
+    ] {
+        let Some(mut terminal) = Terminal::open(&desk, "--no-color project agents alpha", &[])
+        else {
+            return;
+        };
+        terminal.answer("  claude  Claude", "");
+        terminal.answer("Agents [all]: ", keys);
+        let (code, text) = terminal.end();
+        assert_eq!(code, 0, "{keys:?}: {text}");
+        assert!(text.contains(told), "{keys:?}: {text}");
+        let config = desk.wire(&["project", "config", "alpha"]);
+        assert_eq!(config["agents"], chosen, "{keys:?}: {text}");
+    }
+}
+
+#[test]
 fn a_deletion_needs_the_id_typed() {
     let desk = Desk::new(World::with_project("alpha"));
     desk.ok(&["daemon", "start"]);
