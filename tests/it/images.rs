@@ -5,67 +5,25 @@ mod full;
 mod real;
 mod without;
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
-use terok_tests::programs::{account, checkout, skip, terokctl, terokd};
+use std::process::Command;
+use terok_tests::private::in_private;
+use terok_tests::programs::{account, skip, terokctl, terokd};
 
 /// Runs the ignored tests below `module` where there is a Podman; the options choose it.
 fn in_podman(module: &str, options: &[&str]) {
-    // They run as another user, who may not be able to enter this checkout.
-    let dir = tempfile::Builder::new()
-        .prefix("tk-images-")
-        .tempdir()
-        .unwrap();
-    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let itself = std::env::current_exe().unwrap();
-    for (name, source) in [
+    let files = [
         ("it", itself),
         ("terokd", terokd()),
         ("terokctl", terokctl()),
-    ] {
-        fs::copy(source, dir.path().join(name)).unwrap();
-    }
-    let output = run(dir.path(), module, options);
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
-    if output.status.code() == Some(125)
-        && std::env::var("TEROKD_REQUIRE_PODMAN").as_deref() != Ok("1")
-    {
-        return skip(
-            "Podman",
-            &format!("no private Podman can be set up here: {said}"),
-        );
-    }
-    assert!(output.status.success(), "{said}");
-    assert!(!said.contains("running 0 tests"), "{said}");
-    eprintln!("{said}");
-}
-
-fn run(dir: &Path, module: &str, options: &[&str]) -> Output {
-    Command::new(checkout().join("tests/env/podman-test-env"))
-        .args(options)
-        .arg("--")
-        .arg(dir.join("it"))
-        .args([
-            &format!("images::{module}::"),
-            "--ignored",
-            "--test-threads",
-            "2",
-        ])
-        .env("TEROKD_BIN", dir.join("terokd"))
-        .env("TEROKCTL_BIN", dir.join("terokctl"))
-        .env("RUST_BACKTRACE", "0")
-        .envs(
-            options
-                .contains(&"--podman-root")
-                .then_some(("TEROK_TEST_AS_ROOT", "1")),
-        )
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
+    ];
+    let filter = format!("images::{module}::");
+    in_private(
+        &files,
+        options,
+        &[&filter, "--ignored", "--test-threads", "2"],
+    );
 }
 
 #[test]

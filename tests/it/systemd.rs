@@ -2,10 +2,8 @@
 
 use nix::sys::signal::Signal;
 use serde_json::json;
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::process::{Command, Stdio};
+use terok_tests::private::in_private;
 use terok_tests::programs::{account, checkout, need, skip, terokctl, terokd};
 use terok_tests::{Daemon, PATIENCE, World, eventually};
 
@@ -27,46 +25,17 @@ fn with_manager(suite: &str, options: &[&str]) {
     if need("systemctl").is_none() {
         return;
     }
-    // The manager runs as another user, who may not be able to enter this checkout.
-    let dir = tempfile::Builder::new()
-        .prefix("tk-systemd-")
-        .tempdir()
-        .unwrap();
-    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let env = checkout().join("tests/env");
-    let units = checkout().join("systemd");
-    for (name, source) in [
+    let (env, units) = (checkout().join("tests/env"), checkout().join("systemd"));
+    let files = [
+        (suite, env.join(suite)),
         ("terokd", terokd()),
         ("terokctl", terokctl()),
-        (suite, env.join(suite)),
         ("terokd.service", units.join("terokd.service")),
         ("terokd.socket", units.join("terokd.socket")),
         ("terokd-gate.socket", units.join("terokd-gate.socket")),
-    ] {
-        fs::copy(source, dir.path().join(name)).unwrap();
-    }
-    let output = Command::new(env.join("podman-test-env"))
-        .arg("--systemd-user")
-        .args(options)
-        .arg("--")
-        .arg(dir.path().join(suite))
-        .arg(dir.path())
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let said = format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    if output.status.code() == Some(125) {
-        return skip(
-            "systemd",
-            &format!("no private `systemd --user` can be started here: {said}"),
-        );
-    }
-    assert!(output.status.success(), "{said}");
-    eprintln!("{said}");
+    ];
+    let options = [&["--systemd-user"], options].concat();
+    in_private(&files, &options, &["DIR"]);
 }
 
 #[test]

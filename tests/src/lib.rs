@@ -12,6 +12,7 @@ pub mod http;
 pub mod http_git;
 pub mod listen;
 pub mod no_exchange;
+pub mod private;
 pub mod programs;
 pub mod proxy;
 pub mod schema;
