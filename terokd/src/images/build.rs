@@ -364,7 +364,6 @@ impl Images {
         let mut request = terok_podman::BuildRequest::new(Context::files(files));
         request.dockerfile = step.dockerfile.to_owned();
         request.tags = vec![step.tag.clone()];
-        request.labels = step.labels.clone();
         request.build_args = step.arguments.clone();
         request
             .build_args
@@ -505,6 +504,10 @@ fn order(
             })
             .collect(),
     };
+    let mut files: Vec<(String, Vec<u8>, bool)> = files;
+    if let Some((_, text, _)) = files.iter_mut().find(|(path, ..)| path == step.dockerfile) {
+        text.extend_from_slice(label_instruction(&step.labels).as_bytes());
+    }
     let is_base = step.source == Source::Foundation;
     Order {
         files,
@@ -525,6 +528,23 @@ fn order(
         step: step.clone(),
         on_new_ground: false,
     }
+}
+
+/// Labels as the last instruction of a Dockerfile. Podman is not told of them otherwise: it takes those of a request in
+/// any order, and then misses its cache every other time.
+fn label_instruction(labels: &Labels) -> String {
+    let quoted = |text: &str| {
+        let escaped = text
+            .replace('\\', "\\\\")
+            .replace('"', "\\\"")
+            .replace('$', "\\$");
+        format!("\"{escaped}\"")
+    };
+    let pairs: Vec<String> = labels
+        .iter()
+        .map(|(key, value)| format!("{}={}", quoted(key), quoted(value)))
+        .collect();
+    format!("\nLABEL {}\n", pairs.join(" "))
 }
 
 /// Keeps the end of a build's log where its user can read it later.
@@ -550,6 +570,18 @@ async fn keep_log(path: &Path, log: &Log, fault: Option<&Fault>) -> Result<(), F
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn labels_are_one_instruction_in_one_order() {
+        let labels = Labels::from([
+            ("b".to_owned(), "x\"y\\$z".to_owned()),
+            ("a".to_owned(), "1".to_owned()),
+        ]);
+        assert_eq!(
+            label_instruction(&labels),
+            "\nLABEL \"a\"=\"1\" \"b\"=\"x\\\"y\\\\\\$z\"\n"
+        );
+    }
 
     #[test]
     fn of_a_long_log_the_end_is_kept() {

@@ -3,7 +3,7 @@
 //! Lock order: the bus, then the operation. Whoever holds an operation's lock never calls the bus.
 
 use super::journal::Journal;
-use super::updates::{LogLine, Queue, Update};
+use super::updates::{LogLine, Newest, Queue, Update};
 use crate::events::{Bus, Draft};
 use serde_json::{Value, json};
 use std::future::Future;
@@ -50,6 +50,8 @@ pub(super) struct Live {
 struct State {
     operation: Operation,
     followers: Vec<Arc<Queue>>,
+    /// What was logged so far, for those who follow from now on.
+    logged: Newest,
     told_at: Option<Instant>,
     /// There is progress that was not told.
     untold: bool,
@@ -68,6 +70,7 @@ impl Live {
             state: Mutex::new(State {
                 operation,
                 followers: Vec::new(),
+                logged: Newest::default(),
                 told_at: None,
                 untold: false,
                 over: false,
@@ -82,13 +85,14 @@ impl Live {
         self.lock().operation.clone()
     }
 
-    /// A queue that gets every update from now on, the latest progress first; `None` if the operation is over.
+    /// A queue that gets every update from now on, after what was logged before and the latest progress; `None` if the
+    /// operation is over.
     pub(super) fn follow(&self) -> Option<Arc<Queue>> {
         let mut state = self.lock();
         if state.over {
             return None;
         }
-        let queue = Arc::new(Queue::default());
+        let queue = Arc::new(Queue::starting_with(state.logged.clone()));
         if let Some(progress) = &state.operation.progress {
             queue.push(Update::Progress(progress.clone()));
         }
@@ -136,9 +140,9 @@ impl Live {
             }
             let draft = state.draft(EventKind::OperationLog);
             publisher.publish(draft.data(json!({"stream": line.stream, "line": line.line})));
-            state
-                .followers
-                .retain(|queue| queue.push(Update::Log(line.clone())));
+            let line = Update::Log(Arc::new(line));
+            state.logged.push(line.clone());
+            state.followers.retain(|queue| queue.push(line.clone()));
         });
     }
 

@@ -617,7 +617,7 @@ async fn a_slow_follower_loses_the_oldest_and_never_the_end() {
         .ops
         .start(spec(), |cx| async move {
             wait.notified().await;
-            for n in 0..1000 {
+            for n in 0..20_000 {
                 cx.log("stdout", &n.to_string());
             }
             Ok(json!("end"))
@@ -642,9 +642,39 @@ async fn a_slow_follower_loses_the_oldest_and_never_the_end() {
             other => panic!("{other:?}"),
         }
     };
-    assert_eq!(lost + seen, 1000);
-    assert!(lost > 500, "the queue is bounded");
+    assert_eq!(lost + seen, 20_000);
+    assert!(lost > 1000, "the queue is bounded");
     assert_eq!(end.result, Some(json!("end")));
+}
+
+#[tokio::test]
+async fn who_comes_back_hears_what_was_logged_meanwhile() {
+    let world = world().await;
+    let (logged, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (tell, wait) = (Arc::clone(&logged), Arc::clone(&go));
+    let started = world
+        .ops
+        .start(spec(), |cx| async move {
+            cx.log("stdout", "one");
+            cx.log("stderr", "two");
+            tell.notify_one();
+            wait.notified().await;
+            cx.log("stdout", "three");
+            Ok(json!("end"))
+        })
+        .await
+        .unwrap();
+    drop(world.ops.subscribe(&started.id).await.unwrap());
+    logged.notified().await;
+    let mut updates = world.ops.subscribe(&started.id).await.unwrap();
+    go.notify_one();
+    let mut lines = Vec::new();
+    while let Some(update) = updates.next().await {
+        if let Update::Log(line) = update {
+            lines.push(line.line.clone());
+        }
+    }
+    assert_eq!(lines, ["one", "two", "three"]);
 }
 
 #[tokio::test]

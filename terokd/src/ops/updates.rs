@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use terok_proto::ops::{Operation, Progress};
 use tokio::sync::Notify;
 
-/// Items that wait for one reader before the oldest are dropped; a log line has at most 8 KiB.
-const CAPACITY: usize = 256;
+/// Items that wait for one reader, or are kept for the next one, before the oldest are dropped.
+const CAPACITY: usize = 16 << 10;
+/// The same in bytes of log lines.
+const CAPACITY_BYTES: usize = 2 << 20;
 
 /// One item of `operation.subscribe`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -16,11 +18,21 @@ pub enum Update {
     /// How far the operation is.
     Progress(Progress),
     /// A line of its log.
-    Log(LogLine),
+    Log(Arc<LogLine>),
     /// So many items were dropped: the reader is slow.
     Lagged(u64),
     /// The final state; nothing follows.
     Operation(Arc<Operation>),
+}
+
+impl Update {
+    /// What it weighs while it is kept; only log lines are many.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Log(line) => line.stream.len() + line.line.len(),
+            _ => 0,
+        }
+    }
 }
 
 /// One line that an operation logged; the data of `operation.log`.
@@ -45,10 +57,41 @@ pub(super) struct Queue {
     changed: Notify,
 }
 
+/// Items up to a limit, the newest; how many went before them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Newest {
+    items: VecDeque<Update>,
+    /// Of the log lines among the items.
+    bytes: usize,
+    lagged: u64,
+}
+
+impl Newest {
+    pub(super) fn push(&mut self, update: Update) {
+        self.bytes += update.bytes();
+        self.items.push_back(update);
+        while self.items.len() > CAPACITY || self.bytes > CAPACITY_BYTES {
+            let Some(dropped) = self.items.pop_front() else {
+                break;
+            };
+            self.bytes -= dropped.bytes();
+            self.lagged += 1;
+        }
+    }
+
+    fn pop(&mut self) -> Option<Update> {
+        if self.lagged > 0 {
+            return Some(Update::Lagged(std::mem::take(&mut self.lagged)));
+        }
+        let item = self.items.pop_front()?;
+        self.bytes -= item.bytes();
+        Some(item)
+    }
+}
+
 #[derive(Debug, Default)]
 struct Waiting {
-    items: VecDeque<Update>,
-    lagged: u64,
+    newest: Newest,
     last: Option<Arc<Operation>>,
     ended: bool,
 }
@@ -82,22 +125,29 @@ impl Drop for Updates {
     fn drop(&mut self) {
         let mut waiting = self.queue.lock();
         waiting.ended = true;
-        waiting.items.clear();
+        waiting.newest = Newest::default();
     }
 }
 
 impl Queue {
+    /// A queue in which something waits already.
+    pub(super) fn starting_with(newest: Newest) -> Self {
+        Self {
+            waiting: Mutex::new(Waiting {
+                newest,
+                ..Waiting::default()
+            }),
+            changed: Notify::new(),
+        }
+    }
+
     /// Adds an item; false if nobody reads any more.
     pub(super) fn push(&self, update: Update) -> bool {
         let mut waiting = self.lock();
         if waiting.ended {
             return false;
         }
-        if waiting.items.len() >= CAPACITY {
-            waiting.items.pop_front();
-            waiting.lagged += 1;
-        }
-        waiting.items.push_back(update);
+        waiting.newest.push(update);
         drop(waiting);
         self.changed.notify_one();
         true
@@ -115,10 +165,7 @@ impl Queue {
         if waiting.ended {
             return Some(None);
         }
-        if waiting.lagged > 0 {
-            return Some(Some(Update::Lagged(std::mem::take(&mut waiting.lagged))));
-        }
-        if let Some(item) = waiting.items.pop_front() {
+        if let Some(item) = waiting.newest.pop() {
             return Some(Some(item));
         }
         let last = waiting.last.take()?;

@@ -10,7 +10,7 @@ use terok_tests::programs::terokctl;
 use terok_tests::{Daemon, World, eventually};
 
 /// Lines that a step says at once.
-const BURST: u32 = 200;
+const BURST: u32 = 3000;
 
 fn command(world: &World, args: &[&str]) -> Command {
     let mut command = world.command(&terokctl());
@@ -79,7 +79,7 @@ fn a_build_is_shown_line_by_line_and_summed_up() {
     assert!(at("STEP 1/") < at("number 1\n"), "{err}");
     // The layers below are stand-ins of an unknown age.
     assert!(
-        at("number 200\n") < at("warning: still stale: l0, l1\n"),
+        at("number 3000\n") < at("warning: still stale: l0, l1\n"),
         "{err}"
     );
     assert!(

@@ -307,6 +307,16 @@ mod here {
             "two"
         );
 
+        // Nothing has changed: the same image, out of the cache, every time.
+        for _ in 0..3 {
+            let same = daemon.ok("project.build_images", json!({"project_id": "alpha"}));
+            assert_eq!(same["images"][0]["cached"], true, "{same}");
+            assert_eq!(
+                same["images"][0]["image_id"],
+                again["images"][0]["image_id"]
+            );
+        }
+
         // The manifest is what the state goes by; the log is there to be read.
         let build = world.path("$DATA/core/build/alpha");
         let manifest: Value =
@@ -618,7 +628,8 @@ image: {base_image: 'debian:12', agents: codex}
         }
         podman(&["rm", &container]);
         let entry = daemon.ok("find_orphaned_images", json!({}))[0].clone();
-        let removed = daemon.ok("remove_images", json!({"images": [entry]}));
+        assert_eq!(entry["full_name"], "localhost/held:l2-cli");
+        let removed = daemon.ok("remove_images", json!({"images": ["held:l2-cli"]}));
         assert_eq!(texts(&removed["removed"]), ["localhost/held:l2-cli"]);
 
         // What others do is seen.

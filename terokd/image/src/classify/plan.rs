@@ -170,7 +170,10 @@ impl Store<'_> {
                     Some(project) => self.is_gone(project),
                     None => false,
                 })
-                .filter(|name| only.is_none_or(|only| name.full() == only.full()))
+                // `localhost/` may be left out, as everywhere.
+                .filter(|name| {
+                    only.is_none_or(|only| name.key() == only.key() && name.tag == only.tag)
+                })
                 .map(Name::full)
                 .collect(),
         };
