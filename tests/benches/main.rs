@@ -6,9 +6,11 @@
 mod calls;
 mod gates;
 mod idle;
+mod images;
 mod latency;
 
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::io::Write as _;
 use std::time::Duration;
 
@@ -17,7 +19,7 @@ use std::time::Duration;
 struct Measurement {
     name: String,
     value: f64,
-    unit: &'static str,
+    unit: Cow<'static, str>,
     target: Option<f64>,
 }
 
@@ -27,7 +29,7 @@ impl Measurement {
         Self {
             name: name.into(),
             value,
-            unit,
+            unit: unit.into(),
             target: None,
         }
     }
@@ -53,6 +55,16 @@ impl Measurement {
             "bench {} {:.3} {} target {target} {verdict}",
             self.name, self.value, self.unit
         )
+    }
+
+    /// What another run of ours has written.
+    fn from_json(value: &Value) -> Option<Self> {
+        Some(Self {
+            name: value["name"].as_str()?.to_owned(),
+            value: value["value"].as_f64()?,
+            unit: value["unit"].as_str()?.to_owned().into(),
+            target: value["target"].as_f64(),
+        })
     }
 
     fn json(&self) -> Value {
@@ -101,6 +113,7 @@ const PARTS: &[(&str, Part)] = &[
     ("idle", idle::measure),
     ("gates", gates::measure),
     ("polling", gates::measure_polling),
+    ("images", images::measure),
 ];
 
 fn main() -> std::io::Result<()> {
