@@ -28,9 +28,16 @@ struct State<T> {
     last: Option<Outcome<T>>,
     /// The newest list that could be had, for comparison.
     known: Option<Arc<T>>,
-    /// Closed when the request that is under way has ended.
-    running: Option<watch::Receiver<()>>,
+    /// The request that is under way.
+    running: Option<Running>,
     read: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Running {
+    began: Instant,
+    /// Closed when it has ended.
+    ended: watch::Receiver<()>,
 }
 
 #[derive(Debug)]
@@ -70,10 +77,23 @@ impl<T: PartialEq + Send + Sync + 'static> Cache<T> {
         self.state().epoch += 1;
     }
 
-    /// Whether events are heard from now on; either way what was known before does not count.
-    pub(crate) fn live(&self, live: bool) {
+    /// Events are heard from now on, those since that moment included: a list asked for before it does not count.
+    pub(crate) fn heard(&self, since: Instant) {
         let mut state = self.state();
-        state.live = live;
+        state.live = true;
+        let present = state.epoch;
+        let last = state.last.as_ref().filter(|last| last.epoch == present);
+        let last = last.map(|last| last.began);
+        let running = state.running.as_ref().map(|running| running.began);
+        if last.into_iter().chain(running).any(|began| began < since) {
+            state.epoch += 1;
+        }
+    }
+
+    /// Events are not heard any more; what was known before does not count.
+    pub(crate) fn deaf(&self) {
+        let mut state = self.state();
+        state.live = false;
         state.epoch += 1;
     }
 
@@ -122,38 +142,56 @@ impl<T: PartialEq + Send + Sync + 'static> Cache<T> {
             (state.epoch, state.runs)
         };
         loop {
-            let mut running = {
+            let mut ended = {
                 let mut state = self.state();
                 if let Some(last) = &state.last {
+                    let age = last.began.elapsed();
                     let joined = state.runs > seen && last.epoch >= wanted;
                     let stands = last.epoch == state.epoch
                         && match last.result {
-                            Ok(_) => state.live && last.began.elapsed() < max_age,
+                            Ok(_) => state.live && age < max_age,
                             Err(_) => last.ended.elapsed() < hold,
                         };
                     if joined || stands {
-                        return last.result.clone();
+                        let result = last.result.clone();
+                        // Those who keep reading never wait because of its age.
+                        if stands && result.is_ok() && age > max_age / 2 {
+                            self.running(&mut state, &ask);
+                        }
+                        return result;
                     }
                 }
-                match &state.running {
-                    Some(running) => running.clone(),
-                    None => {
-                        let (done, running) = watch::channel(());
-                        state.running = Some(running.clone());
-                        let run = Run {
-                            cache: Arc::clone(self),
-                            epoch: state.epoch,
-                            _done: done,
-                        };
-                        // In a task of its own: whoever asked first may go, the others still wait.
-                        tokio::spawn(run.finish(ask()));
-                        running
-                    }
-                }
+                self.running(&mut state, &ask)
             };
             // It never changes; it is closed.
-            let _ = running.changed().await;
+            let _ = ended.changed().await;
         }
+    }
+
+    /// The request that is under way, sent if there is none.
+    fn running<F, R>(self: &Arc<Self>, state: &mut State<T>, ask: F) -> watch::Receiver<()>
+    where
+        F: FnOnce() -> R,
+        R: Future<Output = Result<T, Fault>> + Send + 'static,
+    {
+        if let Some(running) = &state.running {
+            return running.ended.clone();
+        }
+        let (done, ended) = watch::channel(());
+        let began = Instant::now();
+        state.running = Some(Running {
+            began,
+            ended: ended.clone(),
+        });
+        let run = Run {
+            cache: Arc::clone(self),
+            epoch: state.epoch,
+            began,
+            _done: done,
+        };
+        // In a task of its own: whoever asked first may go, the others still wait.
+        tokio::spawn(run.finish(ask()));
+        ended
     }
 }
 
@@ -161,12 +199,12 @@ impl<T: PartialEq + Send + Sync + 'static> Cache<T> {
 struct Run<T: PartialEq + Send + Sync + 'static> {
     cache: Arc<Cache<T>>,
     epoch: u64,
+    began: Instant,
     _done: watch::Sender<()>,
 }
 
 impl<T: PartialEq + Send + Sync + 'static> Run<T> {
     async fn finish(self, ask: impl Future<Output = Result<T, Fault>>) {
-        let began = Instant::now();
         let result = ask.await.map(Arc::new);
         let mut state = self.cache.state();
         let mut changed = false;
@@ -178,7 +216,7 @@ impl<T: PartialEq + Send + Sync + 'static> Run<T> {
         state.last = Some(Outcome {
             result,
             epoch: self.epoch,
-            began,
+            began: self.began,
             ended: Instant::now(),
         });
         drop(state);
@@ -261,7 +299,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn with_events_it_is_remembered_until_one_comes_or_it_is_old() {
         let (podman, cache) = (Podman::default(), Arc::new(Cache::default()));
-        cache.live(true);
+        cache.heard(Instant::now());
         for _ in 0..100 {
             assert_eq!(podman.read(&cache).await, Ok(1));
         }
@@ -269,15 +307,64 @@ mod tests {
         assert_eq!(podman.read(&cache).await, Ok(2));
         tokio::time::advance(LONG).await;
         assert_eq!(podman.read(&cache).await, Ok(3));
-        cache.live(false);
+        cache.deaf();
         assert_eq!(podman.read(&cache).await, Ok(4));
         assert_eq!(podman.read(&cache).await, Ok(5));
     }
 
     #[tokio::test(start_paused = true)]
+    async fn whoever_keeps_reading_does_not_wait_for_an_old_list() {
+        let (podman, cache) = (Podman::default(), Arc::new(Cache::default()));
+        cache.heard(Instant::now());
+        assert_eq!(podman.read(&cache).await, Ok(1));
+        let half = LONG / 2;
+        for (pause, expected, asked) in [
+            (half, 1, 2),
+            (Duration::from_secs(2), 2, 2),
+            (half, 2, 3),
+            (Duration::ZERO, 2, 3),
+        ] {
+            tokio::time::sleep(pause).await;
+            let begin = Instant::now();
+            assert_eq!(podman.read(&cache).await, Ok(expected));
+            assert_eq!(begin.elapsed(), Duration::ZERO);
+            assert_eq!(podman.asked(), asked);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_counts_if_all_events_since_it_was_asked_for_are_heard() {
+        let (podman, cache) = (Podman::default(), Arc::new(Cache::default()));
+        let before = Instant::now();
+        assert_eq!(podman.read(&cache).await, Ok(1));
+        cache.heard(before);
+        assert_eq!(podman.read(&cache).await, Ok(1));
+
+        cache.deaf();
+        assert_eq!(podman.read(&cache).await, Ok(2));
+        cache.heard(Instant::now());
+        assert_eq!(podman.read(&cache).await, Ok(3));
+
+        // The same while it is under way.
+        for (margin, again) in [(Duration::ZERO, 0), (Duration::from_millis(1), 1)] {
+            cache.deaf();
+            let asked = podman.asked();
+            let since = Instant::now() + margin;
+            let early = tokio::spawn({
+                let (podman, cache) = (podman.clone(), Arc::clone(&cache));
+                async move { podman.read(&cache).await }
+            });
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            cache.heard(since);
+            assert_eq!(early.await.unwrap(), Ok(asked + 1));
+            assert_eq!(podman.read(&cache).await, Ok(asked + 1 + again));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_list_asked_for_before_a_change_is_not_the_answer_after_it() {
         let (podman, cache) = (Podman::default(), Arc::new(Cache::default()));
-        cache.live(true);
+        cache.heard(Instant::now());
         let early = tokio::spawn({
             let (podman, cache) = (podman.clone(), Arc::clone(&cache));
             async move { podman.read(&cache).await }

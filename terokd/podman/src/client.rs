@@ -24,7 +24,7 @@ use std::time::Duration;
 use terok_proto::error::printable_line;
 use terok_proto::{Fault, Kind};
 use tokio::sync::{OnceCell, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// How long Podman gets, again and again, to finish what made a list fail.
 const AGAIN: [Duration; 4] = [
@@ -110,9 +110,16 @@ impl Podman {
         }
     }
 
-    pub(crate) fn live(&self, live: bool) {
-        self.inner.images.live(live);
-        self.inner.containers.live(live);
+    /// Events since that moment are heard.
+    pub(crate) fn heard(&self, since: Instant) {
+        self.inner.images.heard(since);
+        self.inner.containers.heard(since);
+    }
+
+    /// Events are not heard any more.
+    pub(crate) fn deaf(&self) {
+        self.inner.images.deaf();
+        self.inner.containers.deaf();
     }
 
     pub(crate) fn used(&self) -> watch::Receiver<u64> {

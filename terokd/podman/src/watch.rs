@@ -21,6 +21,8 @@ const SETTLE: Duration = Duration::from_secs(1);
 /// An event carries the time at which its action began. So that none is missed that began before we listened, the
 /// stream starts in the past; what is told twice costs one list.
 const OVERLAP: Duration = Duration::from_secs(60);
+/// A list asked for so long before the stream counts: what changed since then is told. Shorter, as clocks are set.
+const TRUSTED: Duration = Duration::from_secs(30);
 /// Lists that nobody has read for so long are not asked for in advance.
 const INTEREST: Duration = Duration::from_secs(300);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
@@ -36,7 +38,7 @@ pub(crate) async fn run(podman: &Podman) -> Infallible {
         let mut was_live = false;
         let Err(fault) = follow(podman, &mut was_live).await;
         tracing::debug!(%fault, was_live, "podman's events are not heard");
-        podman.live(false);
+        podman.deaf();
         retry = if was_live {
             FIRST_RETRY
         } else {
@@ -62,6 +64,8 @@ fn jittered(delay: Duration) -> Duration {
 async fn follow(podman: &Podman, was_live: &mut bool) -> Result<Infallible, Fault> {
     let settings = podman.connector().settings();
     let deadlines = &settings.deadlines;
+    let now = Instant::now();
+    let heard = now.checked_sub(TRUSTED).unwrap_or(now);
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
@@ -111,8 +115,8 @@ async fn follow(podman: &Podman, was_live: &mut bool) -> Result<Infallible, Faul
                 alive.map_err(|_| fault::timeout("a ping", deadlines.read))??;
                 if !*was_live {
                     *was_live = true;
-                    podman.live(true);
-                    due.event(Doubt { images: true, containers: true });
+                    podman.heard(heard);
+                    podman.refresh(Doubt { images: true, containers: true }, INTEREST);
                 }
             }
             () = async { sleep_until(next.expect("there is one")).await }, if next.is_some() => {
