@@ -2,6 +2,7 @@
 # From nothing to a project and back, as a person would do it with terokctl: demo.sh [DIRECTORY WITH THE PROGRAMS]
 # Runs in a home of its own and takes everything away afterwards. Exit status 0 means that everything worked.
 set -euo pipefail
+tests=$(cd "$(dirname "$0")/.." && pwd)
 bin=$(cd "${1:-$(dirname "$0")/../../target/debug}" && pwd)
 export PATH=$bin:$PATH NO_COLOR=1
 demo=$(mktemp -d)
@@ -11,7 +12,9 @@ mkdir -m 700 "$HOME" "$XDG_RUNTIME_DIR"
 # Root's own places are /etc, /run and /var/lib; a demo has no business there.
 export TEROK_ROOT=$HOME/.local/share/terok TEROK_CONFIG_DIR=$HOME/.config/terok TEROK_CONFIG_FILE=$HOME/.config/terok/config.yml \
   TEROK_RUNTIME_DIR=$HOME/.cache/terok TEROK_SANDBOX_RUNTIME_DIR=$XDG_RUNTIME_DIR/sandbox
-watcher=
+# Nor with root's images, or with a service of Podman's that would stay: that part has a Podman of its own.
+export CONTAINER_HOST=unix://$demo/no-podman.sock
+watcher= shared=
 finish() {
   local status=$?
   [ -z "$watcher" ] || kill "$watcher" 2>/dev/null || true
@@ -22,7 +25,7 @@ finish() {
     for _ in $(seq 100); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
     if kill -0 "$pid" 2>/dev/null; then kill -9 "$pid" 2>/dev/null || true; fi
   fi
-  rm -rf "$demo"
+  rm -rf "$demo" ${shared:+"$shared"}
   [ $status = 0 ] && echo "demo: everything worked" || echo "demo: FAILED (exit status $status)" >&2
   exit $status
 }
@@ -184,6 +187,23 @@ say "12. A deploy key, minted in the vault; its private half never leaves"
 run terokctl call project.provision_ssh_key '{"project_id":"my-demo"}'
 run terokctl call vault.status
 
-say "13. The end"
+say "13. Images: built on a Podman of their own"
+# It may be another user's, who cannot enter this directory or the checkout.
+images() {
+  command -v podman >/dev/null || { echo "  SKIPPED: Podman is not installed"; return; }
+  shared=$(mktemp -d)
+  chmod 755 "$shared"
+  cp "$bin/terokd" "$bin/terokctl" "$tests/env/podman-test-env" "$tests/demo/images.sh" "$shared"
+  local status=0
+  (cd / && "$shared/podman-test-env" --base-image -- bash "$shared/images.sh" "$shared") 2>"$shared/said" || status=$?
+  case $status in
+    0) ;;
+    125) echo "  SKIPPED: no Podman can be set up here: $(tail -n 1 "$shared/said")" ;;
+    *) cat "$shared/said" >&2; fail "images: exit status $status" ;;
+  esac
+}
+images
+
+say "14. The end"
 run terokctl daemon stop
 if terokctl --no-autostart daemon status >/dev/null 2>&1; then fail "the daemon still answers"; fi
