@@ -65,6 +65,12 @@ pub struct ImageInfo {
     pub size: String,
     /// Size in bytes.
     pub size_bytes: u64,
+    /// Bytes of layers that other images use, too; only where disk usage is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_bytes: Option<u64>,
+    /// Bytes that its removal would free; only where disk usage is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unique_bytes: Option<u64>,
     /// Age for humans.
     pub created: String,
     /// When it was built, RFC 3339, UTC.

@@ -206,6 +206,8 @@ impl Listed<'_> {
             image_id: self.image.id.clone(),
             size: sizes::image(self.image.size),
             size_bytes: self.image.size,
+            shared_bytes: None,
+            unique_bytes: None,
             created: sizes::age(self.image.created, now),
             created_at: self.image.created.to_string(),
             full_name: self.full_name(),

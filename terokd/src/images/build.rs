@@ -167,9 +167,9 @@ impl Images {
         options: Options,
         log: &mut Log,
     ) -> Result<BuildResult, Fault> {
-        let render = {
+        let (render, configured) = {
             let (images, subject) = (self.clone(), subject.clone());
-            blocking(move || subject.render(&images.inner.contexts)).await?
+            blocking(move || subject.render_both(&images.inner.contexts)).await?
         };
         let store = self.podman()?.images().await?;
         let stage = subject.stage()?;
@@ -204,7 +204,7 @@ impl Images {
         for step in steps {
             cx.check_cancelled()?;
             if step.source == Source::Project && !staged {
-                let (stage, context) = (stage.clone(), Arc::clone(&render.context));
+                let (stage, context) = (stage.clone(), Arc::clone(&configured));
                 blocking(move || stage.write(&context).map(drop)).await?;
                 staged = true;
             }
@@ -221,7 +221,7 @@ impl Images {
         if let Some(versions) = versions {
             manifest.agents_versions = versions;
         }
-        let still_stale = build::still_stale(&manifest, &render.context.hashes);
+        let still_stale = build::still_stale(&manifest, &configured.hashes);
         blocking(move || stage.write_manifest(&manifest)).await?;
         self.forget_gone().await;
         Ok(BuildResult {

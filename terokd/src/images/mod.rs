@@ -237,12 +237,14 @@ impl Images {
         Ok(overlays_of(project, &containers))
     }
 
-    /// What each image costs on disk, by id.
-    ///
-    /// # Errors
-    /// Podman cannot be asked.
-    pub async fn usage(&self) -> Result<HashMap<String, ImageUsage>, Fault> {
-        self.podman()?.image_usage().await
+    /// What each image shares with others, and what its removal would free, by id. Podman counts for a while; where it
+    /// cannot, nothing is known.
+    pub async fn usage(&self) -> HashMap<String, ImageUsage> {
+        let counted = async { self.podman()?.image_usage().await };
+        counted.await.unwrap_or_else(|fault| {
+            tracing::warn!(%fault, "what images share is not counted");
+            HashMap::new()
+        })
     }
 
     /// The healthy project of that id, as its file is now.

@@ -73,6 +73,25 @@ impl Subject {
         snippet.into_iter().chain(bundle.flatten()).collect()
     }
 
+    /// What is to be built, and what the configuration has, which is what gets staged: a selection for one build is
+    /// then told as a stale layer.
+    pub(super) fn render_both(&self, kept: &Contexts) -> Result<(Render, Arc<Context>), Fault> {
+        let render = self.render(kept)?;
+        let configured = match &self.agents {
+            None => Arc::clone(&render.context),
+            Some(_) => {
+                let configured = Self {
+                    agents: None,
+                    ..self.clone()
+                };
+                // A selection that cannot be resolved is no reason not to build another one.
+                let other = configured.render(kept).map(|render| render.context);
+                other.unwrap_or_else(|_| Arc::clone(&render.context))
+            }
+        };
+        Ok((render, configured))
+    }
+
     /// Renders everything. Reads files.
     pub(super) fn render(&self, kept: &Contexts) -> Result<Render, Fault> {
         let loaded = self.entry.load().usable()?;

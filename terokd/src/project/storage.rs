@@ -164,6 +164,24 @@ fn images_bytes<'a>(images: impl IntoIterator<Item = &'a ImageInfo>) -> u64 {
     distinct.values().sum()
 }
 
+/// Adds what each image shares with others, and what its removal would free.
+async fn add_usage(domain: &Domain, lists: &mut [&mut Vec<ImageInfo>]) {
+    if lists.iter().all(|list| list.is_empty()) {
+        return;
+    }
+    let usage = domain.images.usage().await;
+    for image in lists.iter_mut().flat_map(|list| list.iter_mut()) {
+        let id = image
+            .image_id
+            .strip_prefix("sha256:")
+            .unwrap_or(&image.image_id);
+        if let Some(usage) = usage.get(id) {
+            image.shared_bytes = Some(usage.shared);
+            image.unique_bytes = Some(usage.unique);
+        }
+    }
+}
+
 /// What was found, else nothing and the reason.
 fn or_reason<T: Default>(answer: Result<T, Fault>) -> (T, Option<ErrorObject>) {
     match answer {
@@ -185,7 +203,8 @@ pub async fn storage_detail(
     let config = &entry.project()?.config;
     let mut tally = Tally::new(&domain.sizes, refresh);
     let mut tasks = tally.tasks(Path::new(&config.tasks_root)).await?;
-    let (images, images_error) = or_reason(domain.images.of_project(&config.id).await);
+    let (mut images, images_error) = or_reason(domain.images.of_project(&config.id).await);
+    add_usage(domain, &mut [&mut images]).await;
     let overlays = match images_error {
         None => domain
             .images
@@ -244,7 +263,8 @@ pub async fn storage_overview(domain: &Domain, refresh: bool) -> Result<StorageO
             bytes: size.apparent,
         });
     }
-    let (images, images_error) = or_reason(domain.images.overview().await);
+    let (mut images, images_error) = or_reason(domain.images.overview().await);
+    add_usage(domain, &mut [&mut images.global, &mut images.unused_base]).await;
     let mut projects = Vec::new();
     let mut users: BTreeMap<PathBuf, BTreeSet<String>> = BTreeMap::new();
     for entry in snapshot.projects.values() {

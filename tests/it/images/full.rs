@@ -215,6 +215,18 @@ fn an_agent_is_installed_and_runs() {
         "others are not touched"
     );
 
+    // A selection for one build is not what is configured.
+    let once = build(&daemon, json!({"project_id": "alpha", "agents": "codex"}));
+    assert_eq!(layers(&once), [("l2-cli", false)]);
+    assert_eq!(once["still_stale"], json!(["l1"]), "{once}");
+    let known = state(&daemon, "alpha");
+    assert_eq!(
+        (&known["stale_layers"], &known["agents_installed"]),
+        (&json!(["l1"]), &json!(["codex"]))
+    );
+    build(&daemon, json!({"project_id": "alpha"}));
+    assert_eq!(state(&daemon, "alpha")["stale_layers"], json!([]));
+
     // Another base: everything.
     let other = yaml("codex").replace(BASE, "localhost/terok-test-debian:2");
     podman(&["tag", BASE, "localhost/terok-test-debian:2"]);

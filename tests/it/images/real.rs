@@ -692,6 +692,13 @@ image: {base_image: 'debian:12', agents: codex}
             detail["images_bytes"].as_u64().unwrap() > 512_000,
             "{detail}"
         );
+        let image = &detail["images"][0];
+        let (shared, unique) = (&image["shared_bytes"], &image["unique_bytes"]);
+        assert!(shared.as_u64().unwrap() > 1_000_000, "{detail}");
+        assert!(
+            (512_000..1_000_000).contains(&unique.as_u64().unwrap()),
+            "{detail}"
+        );
         assert_eq!(
             detail["overlays"]
                 .as_object()
