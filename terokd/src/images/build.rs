@@ -506,7 +506,7 @@ fn order(
     };
     let mut files: Vec<(String, Vec<u8>, bool)> = files;
     if let Some((_, text, _)) = files.iter_mut().find(|(path, ..)| path == step.dockerfile) {
-        text.extend_from_slice(label_instruction(&step.labels).as_bytes());
+        *text = labelled(&String::from_utf8_lossy(text), &step.labels).into_bytes();
     }
     let is_base = step.source == Source::Foundation;
     Order {
@@ -530,9 +530,23 @@ fn order(
     }
 }
 
-/// Labels as the last instruction of a Dockerfile. Podman is not told of them otherwise: it takes those of a request in
-/// any order, and then misses its cache every other time.
-fn label_instruction(labels: &Labels) -> String {
+/// A Dockerfile with labels. Podman is not told of them otherwise: it takes those of a request in any order, and then
+/// misses its cache every other time. The project's comes first, so that steps that two projects run at the same time
+/// are not mistaken for each other; the others come last, so that a change leaves the steps before it in the cache.
+fn labelled(text: &str, labels: &Labels) -> String {
+    let (project, others): (Vec<_>, Vec<_>) =
+        labels.iter().partition(|(key, _)| *key == labels::PROJECT);
+    let mut text = text.to_owned();
+    let from = text.find("\nFROM ").map(|at| at + 1);
+    if let Some(end) = from.and_then(|at| Some(at + text[at..].find('\n')? + 1)) {
+        text.insert_str(end, &label_instruction(&project));
+    }
+    text.push('\n');
+    text.push_str(&label_instruction(&others));
+    text
+}
+
+fn label_instruction(labels: &[(&String, &String)]) -> String {
     let quoted = |text: &str| {
         let escaped = text
             .replace('\\', "\\\\")
@@ -544,7 +558,10 @@ fn label_instruction(labels: &Labels) -> String {
         .iter()
         .map(|(key, value)| format!("{}={}", quoted(key), quoted(value)))
         .collect();
-    format!("\nLABEL {}\n", pairs.join(" "))
+    if pairs.is_empty() {
+        return String::new();
+    }
+    format!("LABEL {}\n", pairs.join(" "))
 }
 
 /// Keeps the end of a build's log where its user can read it later.
@@ -572,15 +589,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_are_one_instruction_in_one_order() {
+    fn labels_stand_where_the_cache_wants_them() {
         let labels = Labels::from([
             ("b".to_owned(), "x\"y\\$z".to_owned()),
             ("a".to_owned(), "1".to_owned()),
+            (labels::PROJECT.to_owned(), "p".to_owned()),
         ]);
         assert_eq!(
-            label_instruction(&labels),
-            "\nLABEL \"a\"=\"1\" \"b\"=\"x\\\"y\\\\\\$z\"\n"
+            labelled("ARG X\nFROM ${X}\nRUN y\n", &labels),
+            "ARG X\nFROM ${X}\nLABEL \"terokd.project\"=\"p\"\nRUN y\n\nLABEL \"a\"=\"1\" \"b\"=\"x\\\"y\\\\\\$z\"\n"
         );
+        assert_eq!(labelled("FROM x\n", &Labels::new()), "FROM x\n\n");
     }
 
     #[test]

@@ -217,7 +217,7 @@ fn an_agent_is_installed_and_runs() {
 
     // A selection for one build is not what is configured.
     let once = build(&daemon, json!({"project_id": "alpha", "agents": "codex"}));
-    assert_eq!(layers(&once), [("l2-cli", false)]);
+    assert_eq!(layers(&once), [("l2-cli", true)], "as it was built before");
     assert_eq!(once["still_stale"], json!(["l1"]), "{once}");
     let known = state(&daemon, "alpha");
     assert_eq!(
