@@ -13,10 +13,10 @@ use terok_image::tags;
 use terok_podman::Images as Store;
 use terok_proto::{Fault, Kind};
 
-/// How long a look at a project waits for Podman.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a look at a project waits for Podman, which takes seconds to list hundreds of images.
+const PATIENCE: Duration = Duration::from_secs(6);
 /// How long nobody else waits so long, once one has waited in vain …
-const HANGS: Duration = Duration::from_secs(10);
+const HANGS: Duration = Duration::from_secs(30);
 /// … but this long, in which what is remembered is found.
 const IMPATIENCE: Duration = Duration::from_millis(50);
 
