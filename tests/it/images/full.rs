@@ -227,6 +227,48 @@ fn an_agent_is_installed_and_runs() {
     build(&daemon, json!({"project_id": "alpha"}));
     assert_eq!(state(&daemon, "alpha")["stale_layers"], json!([]));
 
+    // An agent of the user's own, and what becomes of images when its file changes.
+    let toy = |version: &str| {
+        format!("binary: toy\ninstall: {{run_as_dev: 'RUN echo {version} > /home/dev/toy'}}\n")
+    };
+    world.write("$CONFIG/agent/agents/toy.yaml", toy("one"));
+    world.write("$CONFIG/projects/alpha/project.yml", yaml("toy"));
+    daemon.ok("daemon.reload", json!({}));
+    let own = build(&daemon, json!({"project_id": "alpha"}));
+    assert_eq!(layers(&own)[..2], [("l0", true), ("l1", false)]);
+    assert_eq!(run("alpha", "cat ~/toy"), "one");
+    world.write("$CONFIG/agent/agents/toy.yaml", toy("two"));
+    daemon.ok("daemon.reload", json!({}));
+    let as_it_was = build(&daemon, json!({"project_id": "alpha"}));
+    assert_eq!(as_it_was["still_stale"], json!(["l1"]), "{as_it_was}");
+    assert_eq!(run("alpha", "cat ~/toy"), "one");
+    let anew = build(
+        &daemon,
+        json!({"project_id": "alpha", "rebuild_stale": true}),
+    );
+    assert_eq!(
+        layers(&anew),
+        [("l0", true), ("l1", false), ("l2-cli", false)]
+    );
+    assert_eq!(
+        (&anew["still_stale"], run("alpha", "cat ~/toy").as_str()),
+        (&json!([]), "two")
+    );
+    let refreshed = build(
+        &daemon,
+        json!({"project_id": "alpha", "refresh_agents": true}),
+    );
+    assert_eq!(
+        layers(&refreshed),
+        [("l0", true), ("l1", false), ("l2-cli", false)]
+    );
+    let manifest = world.path("$DATA/core/build/alpha/build_manifest.json");
+    let manifest: Value = serde_json::from_slice(&fs::read(manifest).unwrap()).unwrap();
+    assert!(
+        manifest["l1"]["agents_refreshed_at"].is_string(),
+        "{manifest}"
+    );
+
     // Another base: everything.
     let other = yaml("codex").replace(BASE, "localhost/terok-test-debian:2");
     podman(&["tag", BASE, "localhost/terok-test-debian:2"]);
@@ -243,10 +285,11 @@ fn an_agent_is_installed_and_runs() {
         "{moved}"
     );
     let overview = daemon.ok("storage.overview", json!({}));
+    let unused = overview["unused_base_images"].as_array().unwrap();
     assert_eq!(
-        overview["unused_base_images"],
-        json!([]),
-        "the manifest still names them: {overview}"
+        unused.iter().map(|image| &image["tag"]).collect::<Vec<_>>(),
+        [&json!("localhost-terok-test-debian-1-empty")],
+        "the manifest still names the others: {overview}"
     );
 
     // A proxy's password reaches the build and stays out of the image.
