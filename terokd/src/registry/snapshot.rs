@@ -1,5 +1,6 @@
 //! What readers see: immutable, cheap to share, with the text of every project ready to be sent.
 
+use serde_json::value::{RawValue, to_raw_value};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -37,8 +38,8 @@ pub struct Snapshot {
 #[derive(Debug)]
 pub struct ProjectEntry {
     load: ProjectLoad,
-    /// JSON of the project; empty while it is broken.
-    text: String,
+    /// JSON of the project, unless it is broken. Known to be JSON, so that no answer checks it again.
+    text: Option<Box<RawValue>>,
     /// Where the configuration stands in it.
     config: std::ops::Range<usize>,
     /// The last healthy state of a broken project, for what is running.
@@ -96,11 +97,11 @@ impl Snapshot {
 
 impl ProjectEntry {
     pub(super) fn new(load: ProjectLoad, before: Option<&Self>) -> Self {
-        let (mut text, mut config) = (String::new(), 0..0);
+        let (mut text, mut config) = (None, 0..0);
         if let Ok(loaded) = &load.outcome {
             let part = serde_json::to_string(&loaded.project.config).unwrap_or_default();
-            text = serde_json::to_string(&loaded.project).unwrap_or_default();
-            if let Some(start) = text.find(&part) {
+            text = to_raw_value(&loaded.project).ok();
+            if let Some(start) = text.as_ref().and_then(|text| text.get().find(&part)) {
                 config = start..start + part.len();
             }
         }
@@ -150,16 +151,15 @@ impl ProjectEntry {
     }
 
     /// The project as JSON, unless it is broken.
-    pub fn text(&self) -> Option<&str> {
-        self.load.outcome.is_ok().then_some(self.text.as_str())
+    pub fn text(&self) -> Option<&RawValue> {
+        self.text.as_deref()
     }
 
     /// Its configuration as JSON, unless it is broken.
     pub fn config_text(&self) -> Option<&str> {
-        self.load
-            .outcome
-            .is_ok()
-            .then(|| &self.text[self.config.clone()])
+        self.text
+            .as_ref()
+            .map(|text| &text.get()[self.config.clone()])
     }
 
     /// As a broken project, if it is one.

@@ -16,7 +16,12 @@ use terok_proto::{Fault, Kind, Method};
 pub(super) fn register(r: &mut Registrar) {
     r.raw(|d, _: m::ListProjects| async move {
         let snapshot = d.registry.snapshot();
-        joined(snapshot.projects.values().filter_map(|entry| entry.text()))
+        let projects = snapshot.projects.values();
+        to_raw(
+            &projects
+                .filter_map(|entry| entry.text())
+                .collect::<Vec<_>>(),
+        )
     });
     r.raw(|d, _: m::DiscoverProjects| async move {
         let snapshot = d.registry.snapshot();
@@ -25,7 +30,7 @@ pub(super) fn register(r: &mut Registrar) {
                 .projects
                 .values()
                 .filter_map(|entry| entry.config_text()),
-        )?;
+        );
         let broken: Vec<BrokenProject> = snapshot
             .projects
             .values()
@@ -45,7 +50,7 @@ pub(super) fn register(r: &mut Registrar) {
     });
     r.raw(|d, p: m::GetProject| async move {
         let entry = entry(&d, &p.project_id)?;
-        raw(entry.text().unwrap_or("null").to_owned())
+        Ok(entry.text().unwrap_or(RawValue::NULL).to_owned())
     });
     r.method(|d, p: m::LoadProject| async move {
         project::load_fresh(&d.domain, &ProjectId::parse(&p.project_id)?).await
@@ -200,7 +205,7 @@ fn delete_spec<M: Method>(project_id: &str, params: &M) -> OpSpec {
 }
 
 /// A JSON array of texts that are JSON already.
-fn joined<'a>(items: impl Iterator<Item = &'a str>) -> Result<Raw, Fault> {
+fn joined<'a>(items: impl Iterator<Item = &'a str>) -> String {
     let mut out = String::from("[");
     for item in items {
         if out.len() > 1 {
@@ -209,7 +214,7 @@ fn joined<'a>(items: impl Iterator<Item = &'a str>) -> Result<Raw, Fault> {
         out.push_str(item);
     }
     out.push(']');
-    raw(out)
+    out
 }
 
 fn raw(text: String) -> Result<Raw, Fault> {
