@@ -1,5 +1,7 @@
 //! All layers on a real distribution, with its package manager, and an agent from npm.
 
+mod rpm;
+
 use super::real::{podman, start};
 use serde_json::{Value, json};
 use std::fs;
