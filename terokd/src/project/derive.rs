@@ -80,9 +80,11 @@ pub async fn derive(
     let env = domain.env.clone();
     let target = new.clone();
     let scope = registry.project(source)?.project()?.id.clone();
+    // Whatever can be refused is refused before the vault is touched: the keys of a project that is there are its own.
+    let hides = check_place(&snapshot.paths, &new, options.shadow)?;
     // Assigned before the project is there, so that it is never seen without its keys; a project that does not come to
     // be gives them back.
-    let keys = assign_keys(domain, &scope, &new, &options).await?;
+    let keys = assign_keys(domain, &scope, &new, hides, &options).await?;
     let made = blocking(move || {
         let context = super::context(&snapshot, &env);
         make(&snapshot.paths, context, &candidate, &target, &options)
@@ -94,7 +96,8 @@ pub async fn derive(
             project.warnings.get_or_insert_default().push(warning);
             Ok(project)
         }
-        (Err(fault), Keys::Assigned(count)) if count > 0 => {
+        // Beside the keys of a hidden project they stay: which were its own cannot be told any more.
+        (Err(fault), Keys::Assigned(count)) if count > 0 && !hides => {
             if let Err(left) = domain.vault.unassign_all_or_later(new.as_str()).await {
                 tracing::warn!(
                     project = new.as_str(),
@@ -118,11 +121,12 @@ async fn assign_keys(
     domain: &Domain,
     source: &str,
     new: &ProjectId,
+    hides: bool,
     options: &DeriveOptions,
 ) -> Result<Keys, Fault> {
-    // Whatever an earlier project of that name had is not this one's.
+    // Whatever an earlier project of that name had is not this one's; a project that is only hidden still needs it.
     let fresh = match domain.vault.keys(new.as_str()).await {
-        Ok(keys) if keys.is_empty() => Ok(()),
+        Ok(keys) if keys.is_empty() || hides => Ok(()),
         Ok(_) => domain.vault.unassign_all(new.as_str()).await.map(|_| ()),
         Err(fault) => Err(fault),
     };
@@ -169,6 +173,20 @@ fn exists(new: &ProjectId, at: &Path) -> Fault {
     .with("path", at.to_string_lossy())
 }
 
+/// Whether the new project may be made, and whether it will hide a system project.
+fn check_place(paths: &Paths, new: &ProjectId, shadow: bool) -> Result<bool, Fault> {
+    let target = paths.user_projects_dir.join(new.as_str());
+    if target.symlink_metadata().is_ok() {
+        return Err(exists(new, &target));
+    }
+    let hidden = paths.system_projects_dir.join(new.as_str());
+    let hides = hidden.join("project.yml").is_file();
+    if hides && !shadow {
+        return Err(exists(new, &hidden).hint("pass `shadow: true` to hide the system project"));
+    }
+    Ok(hides)
+}
+
 /// Everything that touches the disk.
 pub(super) fn make(
     paths: &Paths,
@@ -179,15 +197,9 @@ pub(super) fn make(
 ) -> Result<Project, Fault> {
     let load = files::load_one(source, context);
     let loaded = load.usable()?;
+    check_place(paths, new, options.shadow)?;
     let dir = &paths.user_projects_dir;
     let target = dir.join(new.as_str());
-    if target.symlink_metadata().is_ok() {
-        return Err(exists(new, &target));
-    }
-    let hidden = paths.system_projects_dir.join(new.as_str());
-    if !options.shadow && hidden.join("project.yml").is_file() {
-        return Err(exists(new, &hidden).hint("pass `shadow: true` to hide the system project"));
-    }
     let mut warnings = Vec::new();
     let yml = files::read_yaml(&load.yml_path)?;
     let derived = edit::derive_text(&yml.text, new.as_str(), &loaded.project.config.gate_path)?;
