@@ -460,6 +460,11 @@ pub fn check_text(
     problems
 }
 
+/// The id that the text of a `project.yml` states, if it is one.
+pub fn stated_id(text: &str) -> Option<String> {
+    claims::stated_id(&yaml::parse(text).ok()?.value)
+}
+
 /// A `project.yml` for editing, with the hash that a later write has to name.
 pub fn read_yaml(path: &Path) -> Result<ProjectYaml, Fault> {
     let name = path.to_string_lossy().into_owned();

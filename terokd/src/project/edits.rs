@@ -8,7 +8,7 @@ use terok_config::id::ProjectId;
 use terok_config::paths::Paths;
 use terok_config::project::{self as files, Candidate, ConfigFault};
 use terok_config::{edit, selection};
-use terok_proto::config::{Problem, Scope, Severity};
+use terok_proto::config::{Problem, ProblemCode, Scope, Severity};
 use terok_proto::error::printable_text;
 use terok_proto::project::ProjectYaml;
 use terok_proto::{Fault, Kind};
@@ -43,6 +43,14 @@ pub async fn write_yaml(
     let (snapshot, env) = (domain.registry.snapshot(), domain.env.clone());
     let (text, base_hash) = (text.to_owned(), base_hash.map(str::to_owned));
     let name = candidate.dir_name;
+    // An id that differs from the directory's name is kept where it is, but not given anew.
+    let kept = domain
+        .registry
+        .project(&dir)
+        .map(|entry| entry.id().to_owned());
+    let kept = kept
+        .ok()
+        .filter(|id| files::stated_id(&text).as_ref() == Some(id));
     let written = path.clone();
     blocking(move || {
         if let Some(base) = base_hash {
@@ -61,7 +69,16 @@ pub async fn write_yaml(
             }
         }
         let context = super::context(&snapshot, &env);
-        let problems = files::check_text(&text, Scope::Project, Some(&name), context);
+        let mut problems = files::check_text(&text, Scope::Project, Some(&name), context);
+        let is_rename =
+            |p: &&mut Problem| p.code == ProblemCode::Conflict && p.location == "project.id";
+        if let Some(rename) = problems
+            .iter_mut()
+            .find(is_rename)
+            .filter(|_| kept.is_none())
+        {
+            rename.severity = Severity::Error;
+        }
         refuse_errors(&written, problems)?;
         fs::replace(&written, text.as_bytes(), 0o644)
     })

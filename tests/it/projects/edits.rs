@@ -71,6 +71,43 @@ fn agents_are_edited_in_place() {
 }
 
 #[test]
+fn an_edit_keeps_the_id_equal_to_the_directorys_name() {
+    let named = |id: &str| format!("project: {{id: {id}, security_class: online}}\n");
+    let world = World::new()
+        .project("alpha", &named("alpha"))
+        .project("beta", &named("beta"))
+        .project("old", &named("older"));
+    let daemon = world.start();
+    let write = |id: &str, text: &str| json!({"project_id": id, "text": text});
+    for taken in ["beta", "gamma", "older"] {
+        let error = daemon.fails(
+            "project.write_yaml",
+            write("alpha", &named(taken)),
+            "invalid_config",
+        );
+        assert_eq!(
+            error.data["errors"][0]["location"], "project.id",
+            "{error:?}"
+        );
+    }
+    let text = fs::read_to_string(world.path("$CONFIG/projects/alpha/project.yml")).unwrap();
+    assert_eq!(text, named("alpha"));
+    daemon.ok("project.write_yaml", write("alpha", ONLINE));
+    // Where they differ already, everything else can still be edited, and the id be put right.
+    daemon.ok(
+        "project.write_yaml",
+        write("old", &format!("{}run: {{memory: 4g}}\n", named("older"))),
+    );
+    daemon.fails(
+        "project.write_yaml",
+        write("old", &named("alpha")),
+        "invalid_config",
+    );
+    daemon.ok("project.write_yaml", write("old", &named("old")));
+    daemon.ok("get_project", json!({"project_id": "old"}));
+}
+
+#[test]
 fn editing_a_file_needs_the_hash_one_has_seen() {
     let world = zoo();
     let daemon = world.start();
