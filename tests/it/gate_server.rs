@@ -206,6 +206,47 @@ fn a_derived_project_clones_and_a_deleted_one_does_not() {
 }
 
 #[test]
+fn a_deletion_that_is_killed_leaves_no_token_behind() {
+    let world = World::new().file("$CONFIG/config.yml", TCP);
+    let Some(upstream) = Upstream::new(&world, "up") else {
+        return;
+    };
+    let yaml = format!(
+        "git: {{upstream_url: \"{}\", default_branch: main}}\ngatekeeping: {{upstream_polling: {{enabled: false}}}}\n",
+        upstream.file_url()
+    );
+    let world = world.project("alpha", &yaml);
+    let token = |n: usize| format!("terok-g-{n:032x}");
+    let points = ["delete.renamed_all", "delete.journal_removed"];
+    let mut tokens = json!({token(9): {"scope": "alpha", "task": "t9"}});
+    for n in 0..points.len() {
+        tokens[token(n)] = json!({"scope": format!("beta{n}"), "task": "t"});
+    }
+    world.write("$DATA/sandbox/gate/tokens.json", tokens.to_string());
+    let mut daemon = world.start();
+    daemon.ok("project.gate.sync", json!({"project_id": "alpha"}));
+    for (n, point) in points.into_iter().enumerate() {
+        let derived = json!({"source_id": "alpha", "new_id": format!("beta{n}")});
+        daemon.ok("derive_project", derived.clone());
+        assert!(daemon.terminate().success());
+        daemon = world.start_with(|command| {
+            command.env("TEROKD_CRASH_AT", point);
+        });
+        let mut client = daemon.connect();
+        client.send("delete_project", json!({"project_id": format!("beta{n}")}));
+        assert!(!daemon.wait().success(), "it dies at {point}");
+        daemon = world.start();
+        // Whoever gets the name next is somebody else.
+        daemon.ok("derive_project", derived);
+        let port = status(&daemon)["port"].as_u64().unwrap();
+        let opens =
+            |token: &str, to: &str| clone(&world, port, token, "alpha", &format!("{to}{n}"));
+        assert!(opens(&token(9), "mine"));
+        assert!(!opens(&token(n), "theirs"), "killed at {point}");
+    }
+}
+
+#[test]
 fn a_push_that_nobody_was_told_of_is_in_the_next_stream() {
     let world = World::new().project("alpha", "{}\n");
     let mut daemon = world.start();

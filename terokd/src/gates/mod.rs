@@ -521,10 +521,7 @@ impl Gates {
     }
 
     /// A project is gone, and with it perhaps its gate: nothing opens it any more, nobody polls it.
-    pub async fn gone(&self, project: &str, gate: &Path) {
-        if let Err(fault) = self.revoke_tokens(project).await {
-            tracing::warn!(project, "tokens of a deleted project: {fault}");
-        }
+    pub async fn gone(&self, gate: &Path) {
         let Some(polling) = self.inner.polling.get() else {
             return;
         };

@@ -65,6 +65,8 @@ pub(super) trait Ends {
     fn drop_keys(&mut self, scope: &str) -> Result<Unassigned, Fault>;
     /// Removes the project's images. Can be repeated.
     fn drop_images(&mut self, project: &str) -> Result<Dropped, Fault>;
+    /// Ends the tokens that open the project's gate; answers how many. Can be repeated.
+    fn drop_tokens(&mut self, project: &str) -> Result<usize, Fault>;
     /// What will be answered, once all is done and before the journal goes.
     fn settled(&mut self, journal: &Journal, result: &DeleteProjectResult);
 }
@@ -264,6 +266,10 @@ pub(super) fn finish(
             Ok(dropped) => journal.plan.keys_dropped(&journal.project_id, dropped),
             Err(fault) => journal.plan.warnings.push(fault.message),
         }
+    }
+    match ends.drop_tokens(&journal.project_id) {
+        Ok(count) => journal.plan.tokens_dropped(count),
+        Err(fault) => journal.plan.warnings.push(fault.message),
     }
     if journal.plan.leftover_images {
         match ends.drop_images(&journal.project_id) {

@@ -216,7 +216,7 @@ pub async fn delete(
             drop(held);
             registry.refresh(&dir).await;
             if outcome.is_ok() {
-                domain.gates.gone(&config.id, &gate).await;
+                domain.gates.gone(&gate).await;
             }
             outcome
         }
@@ -251,7 +251,12 @@ async fn delete_now(
     options: DeleteOptions,
 ) -> Result<DeleteProjectResult, Fault> {
     let (snapshot, env) = (domain.registry.snapshot(), Arc::clone(&domain.env));
-    let reporting = Reporting(cx.clone(), domain.vault.clone(), domain.images.clone());
+    let reporting = Reporting(
+        cx.clone(),
+        domain.vault.clone(),
+        domain.images.clone(),
+        domain.gates.clone(),
+    );
     let scope = domain
         .registry
         .project(&edits::dir_id(&candidate)?)?
@@ -297,7 +302,7 @@ async fn delete_now(
     .await
 }
 
-struct Reporting(OpCx, Vault, Images);
+struct Reporting(OpCx, Vault, Images, Gates);
 
 impl delete::Watch for Reporting {
     fn check(&mut self) -> Result<(), Fault> {
@@ -325,6 +330,10 @@ impl delete::Ends for Reporting {
         tokio::runtime::Handle::current().block_on(self.2.drop_project(project))
     }
 
+    fn drop_tokens(&mut self, project: &str) -> Result<usize, Fault> {
+        drop_tokens(&self.3, project)
+    }
+
     fn settled(&mut self, _: &journal::Journal, result: &DeleteProjectResult) {
         settle(result, |value| async move { self.0.settle(&value).await });
     }
@@ -335,11 +344,16 @@ fn drop_keys(vault: &Vault, scope: &str) -> Result<Unassigned, Fault> {
     tokio::runtime::Handle::current().block_on(vault.unassign_all_or_later(scope))
 }
 
+/// Ends a project's tokens from a thread that may block.
+fn drop_tokens(gates: &Gates, project: &str) -> Result<usize, Fault> {
+    tokio::runtime::Handle::current().block_on(gates.revoke_tokens(project))
+}
+
 /// How long a start waits for Podman because of a deletion that was interrupted.
 const PODMAN_AT_START: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// What a restart does in the place of an operation.
-struct Finishing(Ops, Vault, Images);
+struct Finishing(Ops, Vault, Images, Gates);
 
 impl delete::Ends for Finishing {
     fn drop_keys(&mut self, scope: &str) -> Result<Unassigned, Fault> {
@@ -355,6 +369,10 @@ impl delete::Ends for Finishing {
                 let message = "podman did not remove them before the start; `cleanup_images` does";
                 Err(Fault::new(Kind::PodmanTimeout, message))
             })
+    }
+
+    fn drop_tokens(&mut self, project: &str) -> Result<usize, Fault> {
+        drop_tokens(&self.3, project)
     }
 
     fn settled(&mut self, journal: &journal::Journal, result: &DeleteProjectResult) {
@@ -429,7 +447,12 @@ pub async fn resume_deletions(
     ops: &Ops,
 ) -> std::collections::HashMap<String, Result<DeleteProjectResult, Fault>> {
     let paths = Arc::clone(&domain.registry.snapshot().paths);
-    let mut ends = Finishing(ops.clone(), domain.vault.clone(), domain.images.clone());
+    let mut ends = Finishing(
+        ops.clone(),
+        domain.vault.clone(),
+        domain.images.clone(),
+        domain.gates.clone(),
+    );
     let ended = blocking(move || {
         derive::clean_derive_leftovers(&paths);
         journal::sweep(&paths);

@@ -67,6 +67,11 @@ pub(super) enum Action {
         /// How many.
         count: u64,
     },
+    /// Tokens that opened the gate are ended.
+    Revoke {
+        /// How many.
+        count: usize,
+    },
     /// Names are taken from images, which go with their last one.
     Untag {
         /// Full names.
@@ -428,6 +433,20 @@ impl Plan {
         }
     }
 
+    /// Notes how many tokens were ended.
+    pub(super) fn tokens_dropped(&mut self, count: usize) {
+        let config = self.steps.iter().position(|step| step.what == "config");
+        if count > 0 {
+            let revoked = Step {
+                what: "gate_tokens".into(),
+                path: None,
+                action: Action::Revoke { count },
+            };
+            self.steps
+                .insert(config.unwrap_or(self.steps.len()), revoked);
+        }
+    }
+
     /// Notes what became of the project's images.
     pub(super) fn images_dropped(&mut self, dropped: Dropped) {
         let Some(at) = self.steps.iter().position(|step| step.what == "images") else {
@@ -480,6 +499,12 @@ impl Plan {
                         "{count} SSH key assignment(s) of the project's scope"
                     ));
                     (if dry_run { "planned" } else { "deleted" }, None)
+                }
+                Action::Revoke { count } => {
+                    result
+                        .deleted
+                        .push(format!("{count} token(s) of the project's gate"));
+                    ("deleted", None)
                 }
                 Action::Untag { names } => {
                     let shown = |name: &String| format!("image {}", printable_line(name));

@@ -555,6 +555,10 @@ impl delete::Ends for Nobody {
         Ok(crate::images::Dropped::default())
     }
 
+    fn drop_tokens(&mut self, _: &str) -> Result<usize, Fault> {
+        Ok(0)
+    }
+
     fn settled(&mut self, _: &journal::Journal, _: &DeleteProjectResult) {}
 }
 
