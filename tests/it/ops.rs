@@ -283,6 +283,24 @@ fn a_cancel_request_of_an_editor_reaches_the_call() {
 }
 
 #[test]
+fn what_names_no_project_leaves_no_operation() {
+    let world = World::new();
+    let daemon = world.start();
+    for method in [
+        "delete_project",
+        "project.delete",
+        "project.build_images",
+        "project.generate_dockerfiles",
+        "project.gate.sync",
+        "polling.poll_now",
+    ] {
+        let params = json!({"project_id": "../x".repeat(1000)});
+        daemon.fails(method, params, "invalid_project_id");
+    }
+    assert_eq!(daemon.ok("operation.list", json!({})), json!([]));
+}
+
+#[test]
 fn records_survive_a_restart() {
     let world = World::with_project("alpha");
     let mut daemon = world.start();

@@ -53,14 +53,24 @@ impl Future for Done {
     }
 }
 
+/// Operations on their way at a time; clients can start more without waiting.
+pub(super) const MAX_ACTIVE: u64 = 1_024;
+
 /// One of [`Inner::active`], for as long as it lives.
 #[derive(Debug)]
 struct Active(Arc<Inner>);
 
 impl Active {
-    /// Refused once the daemon drains.
-    fn new(inner: &Arc<Inner>) -> Result<Self, Fault> {
+    /// Refused once the daemon drains, and while `most` are on their way.
+    fn new(inner: &Arc<Inner>, most: u64) -> Result<Self, Fault> {
         let state = inner.lock();
+        if *inner.active.borrow() >= most {
+            return Err(Fault::new(
+                Kind::Overloaded,
+                format!("{most} operations are running: wait for some to finish"),
+            )
+            .retry_after_ms(1_000));
+        }
         if state.draining {
             return Err(Fault::new(
                 Kind::ShuttingDown,
@@ -138,7 +148,13 @@ impl Ops {
         work: Work,
     ) -> Result<Started, Fault> {
         let inner = Arc::clone(&self.inner);
-        let active = Active::new(&inner)?;
+        // What the last daemon left was counted by it.
+        let most = if record.is_some() {
+            MAX_ACTIVE
+        } else {
+            u64::MAX
+        };
+        let active = Active::new(&inner, most)?;
         let id = operation.id.clone();
         let span = tracing::info_span!("operation", id, method = operation.method);
         let (tell_begun, begun) = oneshot::channel();

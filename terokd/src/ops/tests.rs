@@ -423,6 +423,24 @@ async fn a_caller_that_leaves_changes_nothing() {
 }
 
 #[tokio::test]
+async fn operations_under_way_are_bounded() {
+    let world = world().await;
+    let mut started = Vec::new();
+    for _ in 0..run::MAX_ACTIVE {
+        started.push(world.ops.start(spec(), obedient).await.unwrap());
+    }
+    let fault = world.ops.start(spec(), obedient).await.unwrap_err();
+    assert_eq!(fault.kind, Kind::Overloaded);
+    assert!(fault.data.contains_key("retry_after_ms"));
+    let one = started.pop().unwrap();
+    world.ops.cancel(&one.id).await.unwrap();
+    one.done.await.unwrap_err();
+    let mut active = world.ops.inner.active.subscribe();
+    active.wait_for(|n| *n < run::MAX_ACTIVE).await.unwrap();
+    world.ops.start(spec(), obedient).await.unwrap();
+}
+
+#[tokio::test]
 async fn draining_waits_for_what_finishes() {
     let world = world().await;
     let go = Arc::new(Notify::new());

@@ -16,6 +16,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
+use terok_config::id::ProjectId;
 use terok_proto::ops::Detached;
 use terok_proto::{Access, Fault, Kind, Method, MethodInfo};
 use tokio_util::sync::CancellationToken;
@@ -105,6 +106,10 @@ impl Registrar {
         self.register(&M::INFO, move |call, params| {
             let (params, common) = decode::<M>(params)?;
             let spec = describe(&params);
+            // Nothing is recorded or told of an id that cannot be one.
+            if let Some(id) = &spec.project_id {
+                ProjectId::parse(id)?;
+            }
             let (daemon, handler) = (Arc::clone(&call.daemon), handler.clone());
             let work = Box::new(move |cx| {
                 async move {
