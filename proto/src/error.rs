@@ -129,6 +129,9 @@ kinds! {
     Interrupted "interrupted" 1506,
 }
 
+/// Longest message, in bytes before control characters are spelled out.
+const MAX_MESSAGE: usize = 16 << 10;
+
 /// One failure, ready for the wire: what went wrong, in one line that says what to do, plus context.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fault {
@@ -144,11 +147,18 @@ pub struct Fault {
 pub type Result<T, E = Fault> = std::result::Result<T, E>;
 
 impl Fault {
-    /// A fault of that kind. Control characters in the message are made visible.
+    /// A fault of that kind. Control characters in the message are made visible; what quotes more than anybody reads
+    /// is cut.
     pub fn new(kind: Kind, message: impl AsRef<str>) -> Self {
+        let message = message.as_ref();
+        let readable = message.floor_char_boundary(MAX_MESSAGE);
+        let mut line = printable_line(&message[..readable]);
+        if readable < message.len() {
+            line.push('…');
+        }
         Self {
             kind,
-            message: printable_line(message.as_ref()),
+            message: line,
             data: Map::new(),
         }
     }
@@ -279,6 +289,16 @@ mod tests {
         for kind in Kind::ALL {
             assert_eq!(Kind::from_name(kind.name()), Some(*kind));
         }
+    }
+
+    #[test]
+    fn messages_are_bounded() {
+        let fault = Fault::invalid_argument("é".repeat(MAX_MESSAGE));
+        assert!(
+            fault.message.len() <= MAX_MESSAGE + '…'.len_utf8() && fault.message.ends_with('…')
+        );
+        let fits = "x".repeat(MAX_MESSAGE);
+        assert_eq!(Fault::invalid_argument(&fits).message, fits);
     }
 
     #[test]
