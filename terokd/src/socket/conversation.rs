@@ -50,8 +50,10 @@ pub(super) async fn hold<T: Transport>(
         {
             break;
         }
-        let reading =
-            session.is_some() && calls.len() < limits.in_flight && queue.len() < limits.in_flight;
+        let reading = session.is_some()
+            && calls.len() < limits.in_flight
+            && queue.len() < limits.in_flight
+            && queue.iter().map(String::len).sum::<usize>() < limits.message_bytes;
         tokio::select! {
             biased;
             Some(answer) = calls.next(), if !calls.is_empty() => {

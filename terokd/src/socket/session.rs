@@ -23,10 +23,13 @@ use terok_proto::codec::{Dialect, within_depth};
 use terok_proto::{Fault, Kind};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 /// Answers are bounded by the daemon's own data, not by what a client sends; this only keeps them finite.
 const MAX_RESPONSE: usize = 256 << 20;
+
+/// Answers of one batch beyond this are not asked for: they are held until the last one is there.
+const BATCH_ANSWERS: usize = 64 << 20;
 
 /// Notifications that wait for a slow reader; what comes after them waits in the ring of events.
 const NOTIFICATIONS: usize = 32;
@@ -65,6 +68,8 @@ pub(super) struct Session {
     /// `$/cancelRequest` belongs to the base protocol of LSP alone.
     cancellable: bool,
     streams: bool,
+    /// Calls in flight, those of batches too.
+    slots: Semaphore,
     calls: Mutex<HashMap<String, Withdrawn>>,
 }
 
@@ -87,6 +92,7 @@ impl Session {
             subscriptions: BoundedSubscriptions::new(daemon.limits.subscriptions),
             cancellable: dialect == Dialect::Lsp,
             streams: dialect != Dialect::Http,
+            slots: Semaphore::new(daemon.limits.in_flight.min(Semaphore::MAX_PERMITS)),
             calls: Mutex::default(),
         };
         (Arc::new(session), receiver)
@@ -151,10 +157,17 @@ impl Session {
                 &fault.hint("send several batches, or raise `rpc.max_batch` in terokd.yml"),
             ));
         }
-        let calls: Vec<BoxFuture<'_, _>> = calls
-            .iter()
-            .map(|call| self.one(call.get()).boxed())
-            .collect();
+        let taken = AtomicUsize::new(0);
+        let answer = async |call: &RawValue| {
+            if taken.load(Ordering::Relaxed) > BATCH_ANSWERS {
+                return refused_in_batch(call);
+            }
+            let answer = self.one(call.get()).await;
+            let bytes = answer.as_ref().map_or(0, String::len);
+            taken.fetch_add(bytes, Ordering::Relaxed);
+            answer
+        };
+        let calls: Vec<BoxFuture<'_, _>> = calls.iter().map(|call| answer(call).boxed()).collect();
         let answers: Vec<Option<String>> = futures_util::stream::iter(calls)
             .buffered(self.limits.in_flight)
             .collect()
@@ -256,6 +269,8 @@ impl Session {
         let response = match callback {
             MethodCallback::Sync(call) => call(wire, params, MAX_RESPONSE, extensions),
             MethodCallback::Async(call) => {
+                // Never closed: without a slot the call would only run beyond the limit.
+                let _slot = self.slots.acquire().await;
                 call(
                     wire.into_owned(),
                     params.into_owned(),
@@ -409,6 +424,19 @@ impl WireId {
                 None => text,
             },
         }
+    }
+}
+
+/// The answer to a call of a batch whose answers are too much already. It did not run.
+fn refused_in_batch(call: &RawValue) -> Option<String> {
+    let fault = Fault::new(
+        Kind::Overloaded,
+        format!("the answers of the batch exceed {BATCH_ANSWERS} bytes; this call was not run"),
+    )
+    .hint("send it in a batch of its own");
+    match serde_json::from_str::<Request<'_>>(call.get()) {
+        Ok(request) => WireId::parse(request.id?).map(|id| id.error(&fault)),
+        Err(_) => Some(null_error(&fault)),
     }
 }
 
