@@ -78,6 +78,7 @@ fn reachable(built: &Path) -> PathBuf {
     ));
     let copy = dir.join(built.file_name().expect("a name"));
     if !copy.is_file() {
+        remove_older(built);
         fs::create_dir_all(&dir).expect("a directory for the copy");
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).expect("a mode");
         // Tests run side by side: whoever comes last replaces the same bytes by the same bytes.
@@ -88,8 +89,27 @@ fn reachable(built: &Path) -> PathBuf {
         let part = part.into_temp_path();
         fs::rename(&part, &copy).expect("the copy in place");
         let _ = part.keep();
+        let _ = fs::write(dir.join(SOURCE), built.as_os_str().as_encoded_bytes());
     }
     copy
+}
+
+/// What a copy was made of.
+const SOURCE: &str = "source";
+
+/// Removes copies of what the same program was before it was built again.
+fn remove_older(built: &Path) {
+    let entries = fs::read_dir(std::env::temp_dir()).into_iter().flatten();
+    for dir in entries.flatten().map(|entry| entry.path()) {
+        let is_ours = dir
+            .file_name()
+            .and_then(|name| name.to_str())
+            .is_some_and(|name| name.starts_with("terok-tests-bin-"));
+        let source = fs::read(dir.join(SOURCE)).unwrap_or_default();
+        if is_ours && source == built.as_os_str().as_encoded_bytes() {
+            let _ = fs::remove_dir_all(&dir);
+        }
+    }
 }
 
 /// A program of somebody else, if it is installed.

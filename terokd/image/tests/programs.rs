@@ -45,6 +45,7 @@ impl Inside {
             .env_clear()
             .env("PATH", format!("{}:{path}", self.path("bin").display()))
             .env("HOME", self.dir.path())
+            .env("TMPDIR", self.dir.path())
             .stdin(Stdio::null());
         command
     }

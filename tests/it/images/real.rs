@@ -12,7 +12,8 @@ use terok_tests::{Daemon, World, eventually};
 const L0: &str = "localhost/terok-l0:debian-12";
 const L1: &str = "localhost/terok-l1-cli:debian-12-codex";
 /// Variables that lead to the test's own storage.
-const PODMAN_ENV: [&str; 4] = [
+const PODMAN_ENV: [&str; 5] = [
+    "_LIBCONTAINER_STATEDIR",
     "CONTAINERS_CONF",
     "CONTAINERS_STORAGE_CONF",
     "PODMAN_IGNORE_CGROUPSV1_WARNING",

@@ -562,10 +562,15 @@ impl Drop for Desktop {
 }
 
 impl Desktop {
-    fn bus() -> Option<Self> {
+    fn bus(home: &Path) -> Option<Self> {
         let program = need("dbus-daemon")?;
         let mut bus = Command::new(program)
             .args(["--session", "--nofork", "--nopidfile", "--print-address=1"])
+            // By default it makes a socket in the system's temporary directory, and leaves it there when it is killed.
+            .arg(format!(
+                "--address=unix:path={}",
+                home.join("bus").display()
+            ))
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -582,7 +587,7 @@ impl Desktop {
 
     fn start(home: &Path) -> Option<Self> {
         let program = need("gnome-keyring-daemon")?;
-        let mut desktop = Self::bus()?;
+        let mut desktop = Self::bus(home)?;
         let mut keyring = Command::new(program)
             .args(["--foreground", "--unlock", "--components=secrets"])
             .env_clear()
@@ -679,7 +684,8 @@ async fn the_desktops_keyring() {
 
 #[tokio::test]
 async fn a_bus_without_a_keyring_is_passed_over() {
-    let Some(desktop) = Desktop::bus() else {
+    let home = tempfile::tempdir().unwrap();
+    let Some(desktop) = Desktop::bus(home.path()) else {
         return;
     };
     let world = closed("right").await;
