@@ -425,13 +425,13 @@ methods! {
         tier: v::PassphraseSource,
         /// Passphrase; by default one is made up
         passphrase: v::Secret
-    } -> v::VaultStatus, [AlreadyExists, InvalidArgument, VaultTierFailed, Panicked, StorageError], "{}";
+    } -> v::VaultStatus, [AlreadyExists, InvalidArgument, InvalidConfig, VaultTierFailed, Panicked, StorageError], "{}";
 
     /// Opens the vault, from its tiers or with a passphrase that is then kept for the session
     Mutate VaultUnlock "vault.unlock" {;
         /// Passphrase
         passphrase: v::Secret
-    } -> v::VaultStatus, [VaultLocked, VaultWrongPassphrase, VaultTierFailed, VaultPlaintextDb, VaultSchemaNewer, InvalidArgument, Panicked, StorageError], "{}";
+    } -> v::VaultStatus, [VaultLocked, VaultWrongPassphrase, VaultTierFailed, VaultPlaintextDb, VaultSchemaNewer, InvalidArgument, InvalidConfig, Panicked, StorageError], "{}";
 
     /// Closes the vault until somebody unlocks it or the daemon restarts
     Mutate VaultLock "vault.lock" {;
@@ -445,10 +445,10 @@ methods! {
     Mutate VaultSeal "vault.seal" {;
         /// `auto`, `host`, `tpm` or `tpm+host`
         key: String
-    } -> v::VaultStatus, [VaultLocked, VaultTierFailed, InvalidArgument, Panicked, StorageError], "{}";
+    } -> v::VaultStatus, [VaultLocked, VaultTierFailed, InvalidArgument, InvalidConfig, Panicked, StorageError], "{}";
 
     /// Moves the passphrase into the desktop's keyring
-    Mutate VaultToKeyring "vault.to_keyring" {;} -> v::VaultStatus, [VaultLocked, VaultTierFailed, Panicked, StorageError], "{}";
+    Mutate VaultToKeyring "vault.to_keyring" {;} -> v::VaultStatus, [VaultLocked, VaultTierFailed, InvalidConfig, Panicked, StorageError], "{}";
 
     /// Notes that the user has written the passphrase down
     Mutate VaultAcknowledgeRecovery "vault.acknowledge_recovery" {;} -> v::VaultStatus, [StorageError], "{}";
@@ -470,7 +470,7 @@ methods! {
         comment: String,
         /// Bind it to this project
         project_id: String
-    } -> v::ImportResult, [InvalidArgument, InvalidProjectId, ProjectNotFound, InvalidScope, UnsafeComment, KeyPasswordProtected, KeyMismatch, VaultLocked, VaultWrongPassphrase, VaultTierFailed, VaultPlaintextDb, VaultSchemaNewer, Panicked, StorageError],
+    } -> v::ImportResult, [InvalidArgument, InvalidProjectId, ProjectNotFound, InvalidConfig, InvalidScope, UnsafeComment, KeyPasswordProtected, KeyMismatch, VaultLocked, VaultWrongPassphrase, VaultTierFailed, VaultPlaintextDb, VaultSchemaNewer, Panicked, StorageError],
         r#"{"path": "/home/ada/.ssh/id_ed25519"}"#;
 
     /// Answers the public half of one key

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 use terok_tests::programs::need;
+use terok_tests::transport::Transport as _;
 use terok_tests::{Daemon, World};
 
 const PASSPHRASE: &str = "a passphrase for tests";
@@ -33,6 +34,107 @@ fn keygen(world: &World, name: &str, more: &[&str]) -> Option<(String, String)> 
         read(path.clone()),
         read(path.with_extension("pub")).trim().to_owned(),
     ))
+}
+
+#[test]
+fn deriving_onto_a_project_that_is_there_costs_it_nothing() {
+    let world = World::with_project("alpha")
+        .project("beta", "project: {security_class: online}\n")
+        .env("TEROK_CONFIG_DIR", "$SYSTEM")
+        .file(
+            "$SYSTEM/projects/sys/project.yml",
+            "project: {security_class: online}\n",
+        );
+    let daemon = unlocked(&world);
+    let keys = |id: &str| daemon.ok("project.ssh.list_keys", json!({"project_id": id}));
+    for id in ["alpha", "beta", "sys"] {
+        daemon.ok("project.provision_ssh_key", json!({"project_id": id}));
+    }
+    let before = ["alpha", "beta", "sys"].map(keys);
+    for id in ["beta", "sys"] {
+        let onto = json!({"source_id": "alpha", "new_id": id});
+        daemon.fails("derive_project", onto, "already_exists");
+        let forced =
+            json!({"source_id": "alpha", "new_id": id, "copy": ["nothing"], "shadow": true});
+        daemon.fails("derive_project", forced, "invalid_argument");
+    }
+    assert_eq!(["alpha", "beta", "sys"].map(keys), before);
+    let over = json!({"source_id": "alpha", "new_id": "sys", "shadow": true});
+    daemon.ok("derive_project", over);
+    let comments: Vec<String> = keys("sys")
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|key| key["comment"].as_str().unwrap().to_owned())
+        .collect();
+    assert!(
+        comments.contains(&"tk-main:sys".to_owned())
+            && comments.contains(&"tk-main:alpha".to_owned()),
+        "a hidden project comes back one day, and needs its keys: {comments:?}"
+    );
+}
+
+#[test]
+fn a_vault_waits_for_a_configuration_that_can_be_read() {
+    let text = "credentials: {use_keyring: maybe}\n";
+    let world = World::with_project("alpha").file("$CONFIG/config.yml", text);
+    let daemon = world.start();
+    for (method, params) in [
+        ("vault.provision", json!({"tier": "config"})),
+        ("vault.unlock", json!({})),
+        ("project.provision_ssh_key", json!({"project_id": "alpha"})),
+        ("vault.import_ssh_key", json!({"path": "/none"})),
+    ] {
+        daemon.fails(method, params, "invalid_config");
+    }
+    assert_eq!(daemon.ok("vault.status", json!({}))["state"], "absent");
+    let path = world.path("$CONFIG/config.yml");
+    assert_eq!(std::fs::read_to_string(path).unwrap(), text);
+    world.write("$CONFIG/config.yml", "credentials: {use_keyring: no}\n");
+    daemon.ok("daemon.reload", json!({}));
+    daemon.ok("vault.provision", json!({"tier": "config"}));
+}
+
+#[test]
+fn calls_of_batches_count_as_calls_in_flight() {
+    let world = World::new()
+        .file("$CONFIG/terokd.yml", "rpc: {max_in_flight: 2}\n")
+        .project(
+            "alpha",
+            "project: {security_class: online}\ngit: {upstream_url: 'ssh://git@127.0.0.1:1/r.git'}\n",
+        );
+    let daemon = unlocked(&world);
+    daemon.ok("project.provision_ssh_key", json!({"project_id": "alpha"}));
+    let mut client = daemon.connect();
+    let call = |id: u64, method: &str, params: Value| json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
+    let wait = |id| {
+        let params = json!({"project_id": "alpha", "timeout_ms": 2_000});
+        call(
+            id,
+            "project.pause_for_ssh_key_registration_if_needed",
+            params,
+        )
+    };
+    client
+        .transport
+        .send(&json!([wait(1), wait(2)]).to_string());
+    // It would end both waits, but they have taken all there is: the first of them has to run out of time.
+    let confirm = call(
+        3,
+        "project.confirm_ssh_key_registration",
+        json!({"project_id": "alpha"}),
+    );
+    client.transport.send(&json!([confirm]).to_string());
+    let answers: Vec<Value> = (0..2)
+        .flat_map(|_| client.message().unwrap().as_array().unwrap().clone())
+        .collect();
+    assert_eq!(answers.len(), 3, "{answers:?}");
+    assert!(
+        answers
+            .iter()
+            .any(|answer| answer["result"]["registered"] == false),
+        "{answers:?}"
+    );
 }
 
 #[test]

@@ -10,6 +10,7 @@ use terok_proto::vault::KeyRegistration;
 pub(super) fn register(r: &mut Registrar) {
     r.method(|d, p: m::ProjectProvisionSshKey| async move {
         let id = ProjectId::parse(&p.project_id)?;
+        usable(&d)?;
         d.keys
             .provision(
                 &id,
@@ -47,17 +48,27 @@ pub(super) fn register(r: &mut Registrar) {
     });
     r.method(|d, _: m::VaultGetStatus| async move { Ok(d.keys.vault.status().await) });
     r.method(|d, p: m::VaultProvision| async move {
+        usable(&d)?;
         d.keys.vault.provision(p.tier, p.passphrase).await
     });
-    r.method(|d, p: m::VaultUnlock| async move { d.keys.vault.unlock(p.passphrase).await });
+    r.method(|d, p: m::VaultUnlock| async move {
+        usable(&d)?;
+        d.keys.vault.unlock(p.passphrase).await
+    });
     r.method(|d, p: m::VaultLock| async move {
         d.keys
             .vault
             .lock(p.forget.unwrap_or(false), p.confirm.unwrap_or(false))
             .await
     });
-    r.method(|d, p: m::VaultSeal| async move { d.keys.vault.seal(p.key.as_deref()).await });
-    r.method(|d, _: m::VaultToKeyring| async move { d.keys.vault.to_keyring().await });
+    r.method(|d, p: m::VaultSeal| async move {
+        usable(&d)?;
+        d.keys.vault.seal(p.key.as_deref()).await
+    });
+    r.method(|d, _: m::VaultToKeyring| async move {
+        usable(&d)?;
+        d.keys.vault.to_keyring().await
+    });
     r.method(|d, _: m::VaultAcknowledgeRecovery| async move {
         d.keys.vault.acknowledge_recovery().await
     });
@@ -67,6 +78,7 @@ pub(super) fn register(r: &mut Registrar) {
             Some(id) => Some(scope(&d, id)?),
             None => None,
         };
+        usable(&d)?;
         d.keys.import(scope, p).await
     });
     r.method(|d, p: m::VaultExportSshKey| async move { d.keys.vault.key(p.key_id).await });
@@ -80,6 +92,12 @@ pub(super) fn register(r: &mut Registrar) {
             .remove_key(p.key_id, p.project_id.as_deref())
             .await
     });
+}
+
+/// Fails while the configuration does not say where the vault is and how it opens.
+fn usable(d: &crate::daemon::Daemon) -> Result<(), Fault> {
+    let snapshot = d.registry.snapshot();
+    snapshot.global.launch_fault().map_or(Ok(()), Err)
 }
 
 /// The scope of a healthy project: its id.
