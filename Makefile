@@ -2,7 +2,8 @@
 
 PREFIX ?= /usr/local
 DESTDIR ?=
-UNITDIR ?= $(PREFIX)/lib/systemd/user
+# Where systemd looks: in a home directory that is another place.
+UNITDIR ?= $(PREFIX)/$(if $(filter $(HOME)/%,$(PREFIX)),share,lib)/systemd/user
 CARGO ?= cargo
 TARGET = $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 
@@ -38,8 +39,11 @@ lint: needs
 	@if command -v cargo-deny >/dev/null; then cargo deny --log-level error check licenses bans sources; \
 	else echo "cargo-deny is not installed: licences, bans and sources are not checked"; fi
 
-# Programs, user units, completions and man pages below $(DESTDIR)$(PREFIX).
-install: release
+# Programs, user units, completions and man pages below $(DESTDIR)$(PREFIX). With sudo nothing is built: Rust is the
+# user's, and so is the build.
+install:
+	@if [ -z "$$SUDO_USER" ]; then $(MAKE) --no-print-directory release; fi
+	@test -x $(TARGET)/release/terokd || { echo "nothing is built yet: run \`make release\` first" >&2; exit 1; }
 	install -D -m 755 $(TARGET)/release/terokd $(DESTDIR)$(PREFIX)/bin/terokd
 	install -D -m 755 $(TARGET)/release/terokctl $(DESTDIR)$(PREFIX)/bin/terokctl
 	install -d $(DESTDIR)$(UNITDIR)

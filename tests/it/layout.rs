@@ -372,3 +372,33 @@ fn the_reader_of_sources_sees_what_it_should() {
     assert_eq!(found, ["events", "fs", "git", "ops"]);
     assert!(!source.code.contains("tokio::spawn"));
 }
+
+#[test]
+fn units_are_installed_where_systemd_looks_and_root_builds_nothing() {
+    let Some(make) = terok_tests::programs::need("make") else {
+        return;
+    };
+    let plan = |prefix: &str| {
+        let mut command = std::process::Command::new(&make);
+        command.arg("-n").arg("install").current_dir(checkout());
+        command.env("HOME", "/home/ada").env("SUDO_USER", "ada");
+        if !prefix.is_empty() {
+            command.env("PREFIX", prefix);
+        }
+        let output = command.output().expect("make");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    for (prefix, place) in [
+        ("", "/usr/local/lib"),
+        ("/usr", "/usr/lib"),
+        ("/home/ada/.local", "/home/ada/.local/share"),
+    ] {
+        let plan = plan(prefix);
+        assert!(
+            plan.contains(&format!("> {place}/systemd/user/terokd.service")),
+            "{plan}"
+        );
+        assert!(!plan.contains("cargo"), "{plan}");
+    }
+}
