@@ -505,6 +505,16 @@ fn parameters_are_checked_by_name_and_position() {
     daemon.fails("get_project", json!({"project_id": null}), "invalid_params");
     daemon.fails("get_project", json!(["alpha", "more"]), "invalid_params");
     daemon.fails("list_projects", json!({"x": 1}), "invalid_params");
+    // Whether something only reads or changes: of two values under one name neither counts.
+    let mut client = daemon.connect();
+    for method in ["get_project", "delete_project", "project.register_ssh_key"] {
+        client.transport.send(&format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{{"project_id":"alpha","project_id":"beta"}}}}"#
+        ));
+        let answer = client.message().unwrap();
+        assert_eq!(answer["error"]["code"], -32602, "{answer}");
+        assert!(answer.to_string().contains("duplicate"), "{answer}");
+    }
     assert_eq!(
         daemon.ok("get_project", json!(["alpha"])),
         daemon.ok("get_project", json!({"project_id": "alpha"}))

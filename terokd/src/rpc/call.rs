@@ -8,9 +8,12 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use jsonrpsee::core::server::{Extensions, Methods, RpcModule};
 use jsonrpsee::types::{ErrorObjectOwned, Params};
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 use std::borrow::Cow;
+use std::fmt;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -266,8 +269,7 @@ fn split<'a>(info: &MethodInfo, text: &'a str) -> Result<(Cow<'a, str>, Common),
         };
         return Ok((Cow::Borrowed(text), common));
     }
-    let mut all: Map<String, Value> =
-        serde_json::from_str(text).map_err(|e| invalid_params(info, &e))?;
+    let Members(mut all) = serde_json::from_str(text).map_err(|e| invalid_params(info, &e))?;
     let mut common = Common::default();
     match all.remove("request_id") {
         None | Some(Value::Null) => {}
@@ -296,6 +298,34 @@ fn split<'a>(info: &MethodInfo, text: &'a str) -> Result<(Cow<'a, str>, Common),
         common.fingerprint = format!("{} {own}", common.detach);
     }
     Ok((Cow::Owned(own), common))
+}
+
+/// Members of an object, each of them once: of two with one name, nobody knows which was meant.
+struct Members(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Once;
+        impl<'de> Visitor<'de> for Once {
+            type Value = Members;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+                let mut all = Map::new();
+                while let Some((name, value)) = map.next_entry::<String, Value>()? {
+                    if all.contains_key(&name) {
+                        return Err(A::Error::custom(format_args!("duplicate field `{name}`")));
+                    }
+                    all.insert(name, value);
+                }
+                Ok(Members(all))
+            }
+        }
+        deserializer.deserialize_map(Once)
+    }
 }
 
 pub(super) fn invalid_params(info: &MethodInfo, error: &serde_json::Error) -> Fault {
