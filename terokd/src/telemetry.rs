@@ -7,6 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use terok_proto::Fault;
 use tracing_subscriber::EnvFilter;
 
+/// What is logged by default. `notify` warns of every directory that is removed while it is watched.
+const QUIET: &str = "info,sqlx=warn,jsonrpsee=warn,notify=error";
+
 /// How to log.
 #[derive(Clone, Debug, Default)]
 pub struct Logging {
@@ -28,7 +31,7 @@ pub fn init(logging: &Logging) {
         .filter
         .as_deref()
         .and_then(|text| EnvFilter::try_new(text).ok())
-        .unwrap_or_else(|| EnvFilter::new("info,sqlx=warn,jsonrpsee=warn"));
+        .unwrap_or_else(|| EnvFilter::new(QUIET));
     let base = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -237,3 +237,14 @@ fn a_broken_project_cannot_be_deleted() {
     );
     assert!(world.path("$CONFIG/projects/broken/project.yml").exists());
 }
+
+#[test]
+fn a_deletion_is_nothing_to_warn_of() {
+    let world = World::with_project("alpha").project("beta", ONLINE);
+    let mut daemon = world.start();
+    daemon.ok("delete_project", json!({"project_id": "alpha"}));
+    fs::remove_dir_all(world.path("$CONFIG/projects/beta")).unwrap();
+    assert_eq!(daemon.ok("daemon.reload", json!({}))["valid"], 0);
+    assert!(daemon.terminate().success());
+    assert!(!daemon.log().contains("WARN"), "{}", daemon.log());
+}
