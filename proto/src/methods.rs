@@ -111,7 +111,7 @@ methods! {
         rendered: String;
         /// Replace an existing file
         overwrite: bool
-    } -> String, [InvalidProjectId, InvalidArgument, ProjectBusy, StorageError, PermissionDenied],
+    } -> String, [InvalidProjectId, InvalidArgument, AlreadyExists, ProjectBusy, StorageError, PermissionDenied],
         r#"{"project_id": "orion", "rendered": "project:\n  id: orion\n"}"#;
 
     /// Tells whether the project's image exists

@@ -40,6 +40,7 @@ fn keygen(world: &World, name: &str, more: &[&str]) -> Option<(String, String)> 
 fn deriving_onto_a_project_that_is_there_costs_it_nothing() {
     let world = World::with_project("alpha")
         .project("beta", "project: {security_class: online}\n")
+        .project("gamma", "project: {id: other, security_class: online}\n")
         .env("TEROK_CONFIG_DIR", "$SYSTEM")
         .file(
             "$SYSTEM/projects/sys/project.yml",
@@ -47,18 +48,19 @@ fn deriving_onto_a_project_that_is_there_costs_it_nothing() {
         );
     let daemon = unlocked(&world);
     let keys = |id: &str| daemon.ok("project.ssh.list_keys", json!({"project_id": id}));
-    for id in ["alpha", "beta", "sys"] {
+    let all = ["alpha", "beta", "sys", "other"];
+    for id in all {
         daemon.ok("project.provision_ssh_key", json!({"project_id": id}));
     }
-    let before = ["alpha", "beta", "sys"].map(keys);
-    for id in ["beta", "sys"] {
+    let before = all.map(keys);
+    for id in ["beta", "sys", "other"] {
         let onto = json!({"source_id": "alpha", "new_id": id});
         daemon.fails("derive_project", onto, "already_exists");
         let forced =
             json!({"source_id": "alpha", "new_id": id, "copy": ["nothing"], "shadow": true});
         daemon.fails("derive_project", forced, "invalid_argument");
     }
-    assert_eq!(["alpha", "beta", "sys"].map(keys), before);
+    assert_eq!(all.map(keys), before);
     let over = json!({"source_id": "alpha", "new_id": "sys", "shadow": true});
     daemon.ok("derive_project", over);
     let comments: Vec<String> = keys("sys")

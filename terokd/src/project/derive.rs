@@ -1,6 +1,6 @@
 //! Deriving a sibling project: staged beside its place, then renamed into it, so that it is there whole or not at all.
 
-use super::edits::{io_fault, refuse_errors};
+use super::edits::{self, io_fault, refuse_errors};
 use super::{Domain, blocking};
 use crate::crash;
 use crate::events::random_hex;
@@ -56,16 +56,16 @@ pub async fn derive(
     check_copy(&options.copy)?;
     let snapshot = domain.registry.snapshot();
     crate::panic::refuse_while_panicked(&snapshot.paths, "deriving a project")?;
-    let candidate = super::edits::locate(domain, source)?;
+    let candidate = edits::locate(domain, source)?;
     if *source == new {
-        return Err(exists(
+        return Err(edits::exists(
             &new,
             candidate.yml_path.parent().unwrap_or(&candidate.root),
         ));
     }
     // Locks go by directory, in the order of the ids, like everywhere.
     let registry = &domain.registry;
-    let source = &super::edits::dir_id(&candidate)?;
+    let source = &edits::dir_id(&candidate)?;
     let ids = |id: &ProjectId| [id.clone()];
     let (_read, _write) = if *source < new {
         let read = registry.lock_read(&ids(source)).await?;
@@ -82,6 +82,7 @@ pub async fn derive(
     let scope = registry.project(source)?.project()?.id.clone();
     // Whatever can be refused is refused before the vault is touched: the keys of a project that is there are its own.
     let hides = check_place(&snapshot.paths, &new, options.shadow)?;
+    edits::check_id(&snapshot, &new)?;
     // Assigned before the project is there, so that it is never seen without its keys; a project that does not come to
     // be gives them back.
     let keys = assign_keys(domain, &scope, &new, hides, &options).await?;
@@ -164,25 +165,18 @@ fn check_copy(copy: &[String]) -> Result<(), Fault> {
     }
 }
 
-fn exists(new: &ProjectId, at: &Path) -> Fault {
-    Fault::new(
-        Kind::AlreadyExists,
-        format!("project `{new}` already exists at `{}`", at.display()),
-    )
-    .with("project_id", new.as_str())
-    .with("path", at.to_string_lossy())
-}
-
 /// Whether the new project may be made, and whether it will hide a system project.
 fn check_place(paths: &Paths, new: &ProjectId, shadow: bool) -> Result<bool, Fault> {
     let target = paths.user_projects_dir.join(new.as_str());
     if target.symlink_metadata().is_ok() {
-        return Err(exists(new, &target));
+        return Err(edits::exists(new, &target));
     }
     let hidden = paths.system_projects_dir.join(new.as_str());
     let hides = hidden.join("project.yml").is_file();
     if hides && !shadow {
-        return Err(exists(new, &hidden).hint("pass `shadow: true` to hide the system project"));
+        return Err(
+            edits::exists(new, &hidden).hint("pass `shadow: true` to hide the system project")
+        );
     }
     Ok(hides)
 }
@@ -298,7 +292,9 @@ fn place(stage: &Path, new: &ProjectId, target: &Path) -> Result<(), Fault> {
     let identity = Identity::of(stage).map_err(|error| io_fault("inspect", stage, &error))?;
     crash::point("derive.renaming");
     match rename_beside(stage, new.as_str().as_ref(), Some(identity)) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(exists(new, target)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(edits::exists(new, target))
+        }
         other => other.map_err(|error| io_fault("create", target, &error)),
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{Domain, blocking};
 use crate::fs;
+use crate::registry::Snapshot;
 use std::io;
 use std::path::Path;
 use terok_config::id::ProjectId;
@@ -129,12 +130,8 @@ pub async fn write_new(
         .registry
         .lock_write(std::slice::from_ref(&id))
         .await?;
-    let dir = domain
-        .registry
-        .snapshot()
-        .paths
-        .user_projects_dir
-        .join(id.as_str());
+    let snapshot = domain.registry.snapshot();
+    let dir = snapshot.paths.user_projects_dir.join(id.as_str());
     let path = dir.join("project.yml");
     let written = path.clone();
     let rendered = rendered.to_owned();
@@ -146,6 +143,7 @@ pub async fn write_new(
             }
         } else {
             ProjectId::parse_new(checked.as_str())?;
+            check_id(&snapshot, &checked)?;
         }
         write_draft(&dir, &written, &rendered).map(|()| true)
     })
@@ -154,6 +152,26 @@ pub async fn write_new(
         domain.registry.refresh(&id).await;
     }
     Ok(path.to_string_lossy().into_owned())
+}
+
+pub(super) fn exists(new: &ProjectId, at: &Path) -> Fault {
+    Fault::new(
+        Kind::AlreadyExists,
+        format!("project `{new}` already exists at `{}`", at.display()),
+    )
+    .with("project_id", new.as_str())
+    .with("path", at.to_string_lossy())
+}
+
+/// Fails if a project in a directory of another name has that id: with a second one both would be broken.
+///
+/// # Errors
+/// `already_exists`
+pub(super) fn check_id(snapshot: &Snapshot, new: &ProjectId) -> Result<(), Fault> {
+    match snapshot.stated_elsewhere(new) {
+        Some(entry) => Err(exists(new, entry.root())),
+        None => Ok(()),
+    }
 }
 
 fn write_draft(dir: &Path, path: &Path, text: &str) -> Result<(), Fault> {

@@ -62,6 +62,13 @@ impl Snapshot {
         }
     }
 
+    /// The project that states this id in a directory of another name.
+    pub fn stated_elsewhere(&self, id: &ProjectId) -> Option<&Arc<ProjectEntry>> {
+        self.projects
+            .values()
+            .find(|entry| entry.id() == id.as_str() && entry.dir_name() != id.as_str())
+    }
+
     /// How many projects can be used.
     pub fn counts(&self) -> ProjectCounts {
         let valid = self

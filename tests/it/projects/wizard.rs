@@ -144,6 +144,16 @@ fn the_wizard_makes_a_project() {
             .is_empty()
     );
 
+    // A project of that id may stand in a directory of another name.
+    world.write(
+        "$CONFIG/projects/elsewhere/project.yml",
+        "project: {id: taken, security_class: online}\n",
+    );
+    daemon.ok("daemon.reload", json!({}));
+    let taken = json!({"project_id": "taken", "rendered": "project: {}\n"});
+    daemon.fails("write_project_yaml", taken, "already_exists");
+    daemon.ok("get_project", json!({"project_id": "taken"}));
+
     for id in ["../../x", "a__-b", "my-", "terok-l0x", &"a".repeat(65)] {
         daemon.fails(
             "write_project_yaml",
