@@ -15,9 +15,10 @@ use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::Read;
 use std::ops::Range;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use terok_proto::config::ProblemCode;
 
@@ -164,7 +165,12 @@ pub fn read_bytes(path: &Path) -> Result<Vec<u8>, Vec<YamlProblem>> {
             _ => error.to_string(),
         })]
     };
-    let file = File::open(path).map_err(io)?;
+    // Without waiting: a pipe in the file's place would have us wait for its other end.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(nix::libc::O_NONBLOCK)
+        .open(path)
+        .map_err(io)?;
     if !file.metadata().map_err(io)?.is_file() {
         return Err(vec![YamlProblem::io("not a regular file")]);
     }

@@ -14,6 +14,9 @@ use terok_proto::error::printable_text;
 use terok_proto::project::ProjectYaml;
 use terok_proto::{Fault, Kind};
 
+/// A file beyond this is no `project.yml` that anybody has read from us.
+const MAX_BYTES: u64 = 64 << 20;
+
 /// The text of a `project.yml`, also of a broken project.
 ///
 /// # Errors
@@ -55,7 +58,7 @@ pub async fn write_yaml(
     let written = path.clone();
     blocking(move || {
         if let Some(base) = base_hash {
-            let now = std::fs::read(&written).map_err(|e| Fault::io("read", &written, &e))?;
+            let now = fs::read_limited(&written, MAX_BYTES)?;
             let now = files::sha256_hex(&now);
             if !now.eq_ignore_ascii_case(&base) {
                 return Err(Fault::new(

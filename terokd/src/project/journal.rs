@@ -92,10 +92,8 @@ pub(super) fn left(paths: &Paths) -> (Vec<Journal>, Vec<String>) {
 }
 
 fn read(path: &Path) -> io::Result<Journal> {
-    use std::io::Read;
-    let mut bytes = Vec::new();
-    let file = fs::File::open(path)?;
-    file.take(MAX_BYTES).read_to_end(&mut bytes)?;
+    let bytes =
+        crate::fs::read_limited(path, MAX_BYTES).map_err(|f| io::Error::other(f.message))?;
     let journal: Journal = serde_json::from_slice(&bytes)?;
     let named = path.file_stem().is_some_and(|stem| *stem == *journal.uuid);
     if !named {

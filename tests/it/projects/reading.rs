@@ -2,6 +2,7 @@
 
 use super::zoo;
 use serde_json::{Value, json};
+use terok_tests::World;
 
 #[test]
 fn projects_are_listed_and_found() {
@@ -229,4 +230,40 @@ fn without_podman_images_are_unknown_and_not_none() {
     let error = status["podman"]["error"].as_str().expect("a reason");
     assert!(error.contains("no-podman.sock"), "{error}");
     assert_eq!(daemon.ok("panic.status", json!({}))["panicked"], false);
+}
+
+#[test]
+fn nobody_waits_for_the_other_end_of_a_pipe() {
+    let world = World::with_project("alpha");
+    for place in [
+        "$CONFIG/config.yml",
+        "$CONFIG/terokd.yml",
+        "$CONFIG/instructions.md",
+        "$CONFIG/projects/alpha/instructions.md",
+        "$CONFIG/projects/alpha/presets/mine.yml",
+        "$CONFIG/projects/pipe/project.yml",
+        "$DATA/core/terokd/deletions/0.json",
+        "$DATA/core/projects/alpha/tasks/t1.yml",
+        "$DATA/sandbox/gate/tokens.json",
+        "$HOME/.gitconfig",
+    ] {
+        let path = world.path(place);
+        world.mkdirs(path.parent().unwrap());
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        world.own(&path);
+    }
+    let daemon = world.start();
+    assert_eq!(daemon.ok("daemon.reload", json!({}))["valid"], 1);
+    let problems = daemon.ok("config.problems", json!({}));
+    for file in ["/config.yml", "/terokd.yml"] {
+        let told = |p: &Value| p["path"].as_str().is_some_and(|path| path.ends_with(file));
+        assert!(problems.as_array().unwrap().iter().any(told), "{problems}");
+    }
+    let alpha = json!({"project_id": "alpha"});
+    daemon.ok("project.list_presets", alpha.clone());
+    daemon.ok("project.state", alpha.clone());
+    let agent = json!({"project_id": "alpha", "provider": "claude"});
+    daemon.ok("project.agents.resolve_instructions", agent);
+    let plan = json!({"project_id": "alpha", "dry_run": true});
+    daemon.ok("delete_project", plan);
 }

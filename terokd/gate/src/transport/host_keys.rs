@@ -4,6 +4,7 @@ use super::PinnedKey;
 use crate::{Access, TransportError, Upstream, access};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -64,7 +65,11 @@ pub(super) fn pinned(before: Option<&Before>) -> Vec<PinnedKey> {
 fn lines(file: &Path) -> BTreeSet<String> {
     use std::io::Read;
     let mut text = String::new();
-    if let Ok(file) = std::fs::File::open(file) {
+    let opened = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(nix::libc::O_NONBLOCK)
+        .open(file);
+    if let Ok(file) = opened {
         // A file that cannot be read in whole has no news for us; ssh complains by itself.
         file.take(LIMIT).read_to_string(&mut text).ok();
     }
