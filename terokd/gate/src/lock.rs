@@ -42,7 +42,8 @@ pub(crate) fn lock(spec: &GateSpec, control: &Control) -> Result<GateLock, Fault
                     "somebody else{by} is at work on `{}` and does not come to an end; try again later",
                     spec.path.display()
                 ),
-            );
+            )
+            .retry_after_ms(10_000);
             return Err(match holder {
                 Some(pid) => fault.with("pid", pid),
                 None => fault,

@@ -371,7 +371,8 @@ impl CommitError {
             Self::Moved { why, .. } => Fault::new(
                 Kind::GateBusy,
                 format!("refs of the gate changed at the same moment; try again ({why})"),
-            ),
+            )
+            .retry_after_ms(1_000),
             Self::Fault(fault) => fault,
         }
     }

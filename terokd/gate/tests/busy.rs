@@ -108,6 +108,7 @@ fn whoever_waits_too_long_is_told_who_is_at_work() {
     for (what, outcome) in outcomes {
         let fault = outcome.expect_err(what);
         assert_eq!(fault.kind, Kind::GateBusy, "{what}: {fault:?}");
+        assert!(fault.data["retry_after_ms"].is_u64(), "{what}: {fault:?}");
         assert_eq!(fault.data["pid"], child.id(), "{what}: {fault:?}");
         let named = format!("(process {})", child.id());
         assert!(fault.message.contains(&named), "{what}: {fault:?}");

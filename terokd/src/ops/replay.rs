@@ -100,7 +100,8 @@ impl Replay {
                 Err(Fault::new(
                     Kind::ShuttingDown,
                     "the daemon stopped during the call: try again in a moment",
-                ))
+                )
+                .retry_after_ms(2_000))
             },
             |answer| answer.as_ref().clone(),
         )

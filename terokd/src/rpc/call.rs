@@ -233,10 +233,10 @@ impl Call {
                 });
                 let task = self.daemon.tasks.spawn(name, guarded);
                 task.await.unwrap_or_else(|_| {
-                    Err(Fault::new(
-                        Kind::ShuttingDown,
-                        "the daemon stopped during the call",
-                    ))
+                    Err(
+                        Fault::new(Kind::ShuttingDown, "the daemon stopped during the call")
+                            .retry_after_ms(2_000),
+                    )
                 })
             }
         }
