@@ -47,14 +47,14 @@ pub async fn write_yaml(
     let (snapshot, env) = (domain.registry.snapshot(), domain.env.clone());
     let (text, base_hash) = (text.to_owned(), base_hash.map(str::to_owned));
     let name = candidate.dir_name;
-    // An id that differs from the directory's name is kept where it is, but not given anew.
-    let kept = domain
-        .registry
-        .project(&dir)
-        .map(|entry| entry.id().to_owned());
-    let kept = kept
-        .ok()
-        .filter(|id| files::stated_id(&text).as_ref() == Some(id));
+    // An id that differs from the directory's name is kept where it is, but not given anew. Of a file that nobody can
+    // read, nobody knows which it was.
+    let is_kept = snapshot.find(&dir).is_some_and(|entry| {
+        files::stated_id(&text).is_some_and(|id| {
+            let is_free = || ProjectId::parse(&id).is_ok_and(|id| snapshot.find(&id).is_none());
+            entry.id() == id || entry.project().is_err() && is_free()
+        })
+    });
     let written = path.clone();
     blocking(move || {
         if let Some(base) = base_hash {
@@ -76,11 +76,7 @@ pub async fn write_yaml(
         let mut problems = files::check_text(&text, Scope::Project, Some(&name), context);
         let is_rename =
             |p: &&mut Problem| p.code == ProblemCode::Conflict && p.location == "project.id";
-        if let Some(rename) = problems
-            .iter_mut()
-            .find(is_rename)
-            .filter(|_| kept.is_none())
-        {
+        if let Some(rename) = problems.iter_mut().find(is_rename).filter(|_| !is_kept) {
             rename.severity = Severity::Error;
         }
         refuse_errors(&written, problems)?;

@@ -103,6 +103,14 @@ fn an_edit_keeps_the_id_equal_to_the_directorys_name() {
         write("old", &named("alpha")),
         "invalid_config",
     );
+    world.write("$CONFIG/projects/old/project.yml", "a: [\n");
+    daemon.ok("daemon.reload", json!({}));
+    daemon.fails(
+        "project.write_yaml",
+        write("old", &named("alpha")),
+        "invalid_config",
+    );
+    daemon.ok("project.write_yaml", write("old", &named("older")));
     daemon.ok("project.write_yaml", write("old", &named("old")));
     daemon.ok("get_project", json!({"project_id": "old"}));
 }
