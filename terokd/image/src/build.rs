@@ -118,6 +118,11 @@ fn content_hash(labels: Option<&Labels>) -> Option<&str> {
     labels?.get(labels::CONTENT_HASH).map(String::as_str)
 }
 
+/// Hash of the base layer below an agent layer. Whoever built the base layer anew since did not move it there.
+fn l0_hash(labels: Option<&Labels>) -> Option<&str> {
+    labels?.get(labels::L0_HASH).map(String::as_str)
+}
+
 impl Plan<'_> {
     /// Whether base and agent layer are built: one is missing, they are asked for, or stale ones are.
     pub fn builds_foundation(&self, present: Present<'_>) -> bool {
@@ -129,6 +134,7 @@ impl Plan<'_> {
         } = self.options;
         let is_fresh = || {
             content_hash(present.l0) == Some(&self.base.l0)
+                && l0_hash(present.l1) == Some(&self.base.l0)
                 && content_hash(present.l1) == Some(&self.base.l1)
         };
         refresh_agents
@@ -178,6 +184,7 @@ impl Plan<'_> {
         let stamp = Stamp {
             layer,
             content_hash,
+            l0_hash: (layer == Layer::L1).then_some(self.base.l0.as_str()),
             base: self.base.foundation.base(),
             version: self.version,
             project,
@@ -213,13 +220,17 @@ impl Plan<'_> {
         let at = jiff::Timestamp::from_second(now.as_second())
             .unwrap_or(now)
             .to_string();
-        let record = |layer: Layer, tag: String, hash: &str, labels, old: Option<&LayerRecord>| {
+        let record = |layer: Layer,
+                      tag: String,
+                      hash: &str,
+                      used: Option<&str>,
+                      old: Option<&LayerRecord>| {
             let built = images.iter().find(|image| image.layer == layer);
             let old = old.filter(|old| built.is_none() && old.tag == tag);
             LayerRecord {
                 content_hash: match built {
                     Some(_) => Some(hash.to_owned()),
-                    None => content_hash(labels).map(str::to_owned),
+                    None => used.map(str::to_owned),
                 },
                 image_id: match built {
                     Some(image) => Some(image.image_id.clone()),
@@ -247,14 +258,14 @@ impl Plan<'_> {
             Layer::L0,
             name(foundation.l0_tag()),
             &hashes.l0,
-            present.l0,
+            l0_hash(present.l1),
             old(|m| &m.l0),
         ));
         let mut l1 = record(
             Layer::L1,
             name(foundation.l1_tag()),
             &hashes.l1,
-            present.l1,
+            content_hash(present.l1),
             old_l1,
         );
         let refreshed = self.options.refresh_agents || self.options.full;

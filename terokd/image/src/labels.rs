@@ -14,6 +14,8 @@ pub const BUILD_CONTEXT_HASH: &str = "terok.build_context_hash";
 pub const LAYER: &str = "terokd.layer";
 /// Hash of the layer.
 pub const CONTENT_HASH: &str = "terokd.content_hash";
+/// On an agent layer: hash of the base layer that it stands on.
+pub const L0_HASH: &str = "terokd.l0_hash";
 /// Whose image.
 pub const PROJECT: &str = "terokd.project";
 /// Base image.
@@ -28,6 +30,8 @@ pub struct Stamp<'a> {
     pub layer: Layer,
     /// Its hash.
     pub content_hash: &'a str,
+    /// Hash of the base layer below an agent layer.
+    pub l0_hash: Option<&'a str>,
     /// The normalised base.
     pub base: &'a str,
     /// Version of the daemon.
@@ -45,6 +49,9 @@ impl Stamp<'_> {
         put(CONTENT_HASH, self.content_hash);
         put(BASE, self.base);
         put(VERSION, self.version);
+        if let Some(l0_hash) = self.l0_hash {
+            put(L0_HASH, l0_hash);
+        }
         if let Some((project, combined)) = self.project {
             put(PROJECT, project);
             put(BUILD_CONTEXT_HASH, combined);
@@ -169,6 +176,7 @@ mod tests {
         let stamp = Stamp {
             layer: Layer::L0,
             content_hash: "h",
+            l0_hash: None,
             base: "b",
             version: "1",
             project: None,

@@ -336,6 +336,7 @@ impl Images {
         let label = |key| image.labels.get(key).map(String::as_str);
         if label(labels::CONTENT_HASH) != Some(order.key.content_hash.as_str())
             || label(labels::LAYER) != Some(order.step.layer.name())
+            || label(labels::L0_HASH) != order.step.labels.get(labels::L0_HASH).map(String::as_str)
         {
             return Ok(None);
         }

@@ -30,11 +30,11 @@ impl World {
     }
 
     fn labels(&self) -> (Labels, Labels) {
-        let label = |hash: String| Labels::from([(labels::CONTENT_HASH.to_owned(), hash)]);
-        (
-            label(self.context.base.l0.clone()),
-            label(self.context.base.l1.clone()),
-        )
+        let label = |hash: &str| Labels::from([(labels::CONTENT_HASH.to_owned(), hash.to_owned())]);
+        let base = &self.context.base;
+        let mut l1 = label(&base.l1);
+        l1.insert(labels::L0_HASH.to_owned(), base.l0.clone());
+        (label(&base.l0), l1)
     }
 }
 
@@ -233,7 +233,11 @@ fn a_manifest_tells_what_the_used_layers_were_made_of() {
     let second = plan
         .manifest(&only_l2, present, Some(&before), at(100))
         .expect("a project");
-    assert_eq!(still_stale(&second, &world.context.hashes), ["l1"]);
+    assert_eq!(
+        still_stale(&second, &world.context.hashes),
+        ["l0", "l1"],
+        "nobody knows what it stands on"
+    );
     let (l0, l1) = (
         second.l0.as_ref().expect("recorded"),
         second.l1.as_ref().expect("recorded"),
@@ -259,6 +263,34 @@ fn a_manifest_tells_what_the_used_layers_were_made_of() {
         .manifest(&[], present, Some(&first), at(100))
         .expect("a project");
     assert_eq!(third.l1.expect("recorded").cache_bust, None);
+}
+
+#[test]
+fn an_agent_layer_on_an_older_base_layer_is_told_and_rebuilt() {
+    // Another project, with other agents, built the base layer anew.
+    let world = world(&["claude"]);
+    let (l0, mut l1) = world.labels();
+    l1.insert(labels::L0_HASH.to_owned(), "f".repeat(64));
+    let present = Present {
+        l0: Some(&l0),
+        l1: Some(&l1),
+    };
+    let plan = world.plan(Options::default());
+    let only_l2 = built(&plan.steps(present));
+    assert_eq!(only_l2.len(), 1);
+    let manifest = plan.manifest(&only_l2, present, None, at(0));
+    assert_eq!(
+        still_stale(&manifest.expect("a project"), &world.context.hashes),
+        ["l0"]
+    );
+    let plan = world.plan(Options {
+        rebuild_stale: true,
+        ..Options::default()
+    });
+    let steps = plan.steps(present);
+    assert_eq!(layers(&steps), ["l0", "l1", "l2-cli"]);
+    assert_eq!(steps[1].labels[labels::L0_HASH], world.context.base.l0);
+    assert!(!steps[0].labels.contains_key(labels::L0_HASH));
 }
 
 #[test]
