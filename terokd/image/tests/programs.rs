@@ -63,6 +63,7 @@ fn stderr(output: &Output) -> String {
 fn versions_are_recorded_for_what_answers() {
     let inside = Inside::new();
     inside.double("good", "echo 'good 1.2.3 (build \"x\")'");
+    inside.double("talker", "echo 'Talker CLI 1.0.2-rc.1.'");
     inside.double("silent", "exit 1");
     inside.double("wordy", "echo no number here");
     let file = inside.path("versions.json");
@@ -71,6 +72,7 @@ fn versions_are_recorded_for_what_answers() {
         .env("TEROK_VERSIONS_FILE", &file)
         .args([
             "good=good",
+            "talker=talker",
             "silent=silent",
             "wordy=wordy",
             "gone=gone-from-here",
@@ -81,7 +83,10 @@ fn versions_are_recorded_for_what_answers() {
     assert!(output.status.success(), "{}", stderr(&output));
     let written: Value =
         serde_json::from_str(&fs::read_to_string(&file).expect("written")).expect("JSON");
-    assert_eq!(written, json!({"good": "1.2.3", "two": "1.2.3"}));
+    assert_eq!(
+        written,
+        json!({"good": "1.2.3", "talker": "1.0.2-rc.1", "two": "1.2.3"})
+    );
     let read = terok_image::build::versions(&stdout(&output)).expect("the line");
     assert_eq!(json!(read), written);
 }

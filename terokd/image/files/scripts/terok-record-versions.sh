@@ -8,7 +8,7 @@ json=''
 for pair in "$@"; do
   name=${pair%%=*} program=${pair#*=}
   command -v "$program" >/dev/null || continue
-  version=$(timeout 30 "$program" --version </dev/null 2>/dev/null | grep -oE '[0-9]+(\.[0-9]+)+[0-9A-Za-z.+-]*' | head -n 1) || continue
+  version=$(timeout 30 "$program" --version </dev/null 2>/dev/null | grep -oE '[0-9]+(\.[0-9]+)+([0-9A-Za-z.+-]*[0-9A-Za-z])?' | head -n 1) || continue
   [ -n "$version" ] || continue
   json+="${json:+, }\"$name\": \"$version\""
 done
