@@ -5,6 +5,7 @@ use crate::ops::OpCx;
 use futures_util::{StreamExt, stream};
 use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use terok_config::selection;
 use terok_image::classify::{Image, Listed, Plan, Projects, Store, Wanted};
@@ -299,21 +300,20 @@ impl Images {
     /// All projects that have a directory, broken ones included; unknown if a directory of theirs cannot be read.
     fn projects(&self) -> Projects {
         let snapshot = self.inner.registry.snapshot();
+        let mut names = BTreeSet::new();
         for dir in snapshot.paths.projects_dirs() {
-            match std::fs::read_dir(dir) {
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            match directories(dir) {
+                Ok(found) => names.extend(found),
                 Err(error) => {
                     tracing::warn!(path = %dir.display(), %error, "projects cannot be read: no image counts as an orphan");
                     return Projects::Unknown;
                 }
-                Ok(_) => {}
             }
         }
-        let names = snapshot
-            .projects
-            .iter()
-            .flat_map(|(dir, entry)| [dir.clone(), entry.id().to_owned()]);
-        Projects::Known(names.collect())
+        for (dir, entry) in &snapshot.projects {
+            names.extend([dir.clone(), entry.id().to_owned()]);
+        }
+        Projects::Known(names)
     }
 
     /// Names of the base layers that a manifest, a configuration or the default alias mentions.
@@ -357,6 +357,23 @@ pub struct Dropped {
     pub kept: Vec<(String, String)>,
 }
 
+/// Names in a directory that are, or lead to, directories. What is inside may be out of reach, or away for a moment:
+/// that is no reason to give up what was built from it.
+fn directories(dir: &Path) -> std::io::Result<BTreeSet<String>> {
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        entries => entries?,
+    };
+    let mut names = BTreeSet::new();
+    for entry in entries {
+        let entry = entry?;
+        if !entry.file_type()?.is_file() {
+            names.extend(entry.file_name().into_string());
+        }
+    }
+    Ok(names)
+}
+
 /// Whether it is no use to go on asking.
 fn is_about_podman(fault: &Fault) -> bool {
     matches!(fault.kind, Kind::PodmanUnavailable | Kind::PodmanTimeout)
@@ -375,4 +392,22 @@ fn bare(images: &[Image]) -> Store<'_> {
 fn infos(listed: Vec<Listed<'_>>) -> Vec<ImageInfo> {
     let now = jiff::Timestamp::now();
     listed.into_iter().map(|listed| listed.info(now)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_looked_into_is_there_nevertheless() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        std::fs::create_dir(at("empty")).unwrap();
+        std::fs::write(at("file"), "").unwrap();
+        std::os::unix::fs::symlink("/nowhere/at/all", at("unmounted")).unwrap();
+        let names: Vec<String> = directories(root.path()).unwrap().into_iter().collect();
+        assert_eq!(names, ["empty", "unmounted"]);
+        assert!(directories(&at("missing")).unwrap().is_empty());
+        assert!(directories(&at("file")).is_err());
+    }
 }
