@@ -4,10 +4,13 @@
 
 use crate::registry::{ProjectEntry, Snapshot};
 use serde_json::{Map, Value};
+use std::collections::BTreeSet;
 use std::path::Path;
 use terok_config::agent::{self, Effective, Guidance, Layers, Surroundings};
 use terok_config::env::Environment;
 use terok_config::presets::{self, Found, Tiers};
+use terok_config::selection;
+use terok_image::base;
 use terok_proto::Fault;
 use terok_proto::project::{AgentProvider, PresetInfo};
 
@@ -48,11 +51,12 @@ impl ProjectAgents<'_> {
         }))
     }
 
-    /// The text that an agent gets.
+    /// The text that an agent gets. Where nobody knows what is `installed`, what the configuration selects counts.
     pub fn resolve_instructions(
         &self,
         provider: &str,
         preset: Option<&str>,
+        installed: Option<BTreeSet<String>>,
     ) -> Result<String, Fault> {
         let provider = self.get_provider(Some(provider))?;
         let config = self.resolve_config(preset, None)?.config;
@@ -70,8 +74,11 @@ impl ProjectAgents<'_> {
             project: own,
         };
         let around = Surroundings {
-            family: project.family,
-            installed: None,
+            family: base::family(&project.base_image, project.family).ok(),
+            installed: installed.or_else(|| {
+                let selected = selection::resolve_text(&project.agents, &self.snapshot.roster);
+                Some(selected.ok()?.names.into_iter().collect())
+            }),
         };
         Ok(agent::resolve_instructions(
             &config,

@@ -79,10 +79,19 @@ fn presets_come_in_three_tiers() {
 
 #[test]
 fn agents_are_resolved() {
-    let world = World::new().project(
-        "alpha",
-        "project: {security_class: online}\ndefault_agent: codex\n",
-    );
+    let world = World::new()
+        .project(
+            "alpha",
+            "project: {security_class: online}\ndefault_agent: codex\n",
+        )
+        .project(
+            "red",
+            "project: {security_class: online}\nimage: {base_image: 'fedora:44', agents: claude}\n",
+        )
+        .project(
+            "blue",
+            "project: {security_class: online}\nimage: {agents: 'claude,glab'}\n",
+        );
     let daemon = world.start();
     let roster = daemon.ok("agents.list", json!({}));
     assert!(
@@ -116,6 +125,14 @@ fn agents_are_resolved() {
         json!({"project_id": "alpha", "provider": "claude"}),
     );
     assert!(text.is_string());
+    // What is said of the image fits it, before it is built too.
+    let told = |id: &str| {
+        let params = json!({"project_id": id, "provider": "claude"});
+        let text = daemon.ok("project.agents.resolve_instructions", params);
+        ["apt-get", "dnf", "glab"].map(|word| text.as_str().unwrap().contains(word))
+    };
+    assert_eq!(told("red"), [false, true, false]);
+    assert_eq!(told("blue"), [true, false, true]);
     daemon.fails(
         "project.agents.resolve_instructions",
         json!({"project_id": "alpha", "provider": "nobody"}),

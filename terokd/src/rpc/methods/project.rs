@@ -7,6 +7,7 @@ use crate::ops::OpSpec;
 use crate::project::{self, DeleteOptions, DeriveOptions};
 use crate::rpc::call::{Raw, Registrar, to_raw};
 use serde_json::value::RawValue;
+use std::collections::BTreeSet;
 use std::path::Path;
 use terok_config::id::ProjectId;
 use terok_proto::methods as m;
@@ -162,21 +163,26 @@ pub(super) fn register(r: &mut Registrar) {
         })
     });
     r.method(|d, p: m::ProjectAgentsResolveInstructions| async move {
+        let installed = installed(&d, &p.project_id).await?;
         agents(&d, &p.project_id, |a| {
-            a.resolve_instructions(&p.provider, p.preset.as_deref())
+            a.resolve_instructions(&p.provider, p.preset.as_deref(), installed)
         })
     });
     r.method(|d, p: m::ProjectAgentsGetProvider| async move {
         let mut provider = agents(&d, &p.project_id, |a| a.get_provider(p.name.as_deref()))?;
-        let id = entry(&d, &p.project_id)?.id().to_owned();
-        // Without Podman it is unknown, which says it all.
-        if let Ok(installed) = d.images.installed(&id).await {
-            provider.installed = installed
-                .names()
-                .map(|names| names.contains(&provider.name));
-        }
+        let installed = installed(&d, &p.project_id).await?;
+        provider.installed = installed.map(|names| names.contains(&provider.name));
         Ok(provider)
     });
+}
+
+/// What is in a project's image, if that is known. Without Podman it is not, which says it all.
+async fn installed(d: &Daemon, id: &str) -> Result<Option<BTreeSet<String>>, Fault> {
+    let id = entry(d, id)?.id().to_owned();
+    let installed = d.images.installed(&id).await;
+    Ok(installed
+        .ok()
+        .and_then(|installed| installed.names().cloned()))
 }
 
 /// Asks a healthy project's agents, all from one snapshot.
