@@ -2,7 +2,7 @@
 
 mod rpm;
 
-use super::real::{podman, start};
+use super::real::{make, podman, start};
 use serde_json::{Value, json};
 use std::fs;
 use terok_tests::{Daemon, World};
@@ -269,6 +269,25 @@ fn an_agent_is_installed_and_runs() {
     assert!(
         manifest["l1"]["agents_refreshed_at"].is_string(),
         "{manifest}"
+    );
+
+    // An agent layer that stayed behind when others built the base layer anew.
+    let l1 = "localhost/terok-l1-cli:localhost-terok-test-debian-1-codex";
+    make(l1, &format!("FROM {l1}\nLABEL terokd.l0_hash=older\n"));
+    let behind = build(&daemon, json!({"project_id": "beta"}));
+    assert_eq!(
+        (&layers(&behind)[..], &behind["still_stale"]),
+        (&[("l2-cli", false)][..], &json!(["l0"])),
+        "{behind}"
+    );
+    let anew = build(
+        &daemon,
+        json!({"project_id": "beta", "rebuild_stale": true}),
+    );
+    assert_eq!(
+        (layers(&anew)[0], &anew["still_stale"]),
+        (("l0", true), &json!([])),
+        "{anew}"
     );
 
     // Another base: everything.

@@ -81,7 +81,7 @@ fn exists(image: &str) -> bool {
 }
 
 /// Builds an image from a text.
-fn make(tag: &str, dockerfile: &str) -> String {
+pub(super) fn make(tag: &str, dockerfile: &str) -> String {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("Dockerfile"), dockerfile).unwrap();
     podman(&[
