@@ -2,6 +2,7 @@
 
 use crate::settings::Settings;
 use crate::{child, files};
+use base64ct::{Base64, Encoding};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::Duration;
@@ -11,6 +12,14 @@ const NAME: &str = "--name=terok-sandbox.vault-passphrase";
 const DEADLINE: Duration = Duration::from_secs(10);
 /// The first release whose user mode works without root.
 const MAJOR: u32 = 257;
+
+/// What a user's credential begins with that is sealed to this machine alone.
+const MACHINE: u128 = 0x55b9_ed1d_3859_4d43_a831_9d2e_bb33_2ac6;
+/// The same for this machine together with its TPM, without and with a policy of public keys.
+const MACHINE_AND_TPM: [u128; 2] = [
+    0xef4a_c136_79a9_480e_a7db_6889_7f9f_165d,
+    0xadbc_4ca3_efb6_4201_ba88_1b6f_2e40_95ea,
+];
 
 /// What the passphrase is sealed to, as `--with-key=` wants it, from the name that users give.
 pub(crate) fn key_mode(name: &str) -> Option<&'static str> {
@@ -59,15 +68,21 @@ pub(crate) async fn seal(
     files::blocking(move || refuse_links(&dir, &file))
         .await
         .map_err(|f| f.message)?;
-    let with_key = format!("--with-key={with_key}");
-    let arguments = ["encrypt", "--user", NAME, &with_key, "-", "-"];
+    let option = format!("--with-key={with_key}");
+    let arguments = ["encrypt", "--user", NAME, &option, "-", "-"];
     let input = passphrase.expose().as_bytes();
     let end = child::run(&settings.systemd_creds, &arguments, Some(input), DEADLINE)
         .await
         .map_err(|e| format!("systemd-creds cannot seal the passphrase: {e}"))?;
     if !end.success || end.stdout.is_empty() {
-        return Err("systemd-creds cannot seal the passphrase".into());
+        return Err(match with_key {
+            "tpm2" => "systemd-creds cannot seal the passphrase to the TPM alone: for a user it does so only together with the machine's key, which is `tpm+host`",
+            "host+tpm2" => "systemd-creds cannot seal the passphrase to the TPM and this machine: is there a usable TPM?",
+            _ => "systemd-creds cannot seal the passphrase",
+        }
+        .into());
     }
+    check_key(with_key, &end.stdout)?;
     files::blocking(move || files::replace(&target, &end.stdout))
         .await
         .map_err(|fault| fault.message)
@@ -86,6 +101,26 @@ pub(crate) async fn unseal(settings: &Settings) -> Result<Secret, String> {
         Ok(_) => Err("systemd-creds cannot unseal the passphrase: it was sealed for another machine or user, or the TPM refuses".into()),
         Err(e) => Err(format!("systemd-creds cannot be run to unseal the passphrase: {e}")),
     }
+}
+
+/// Release 257 drops `--with-key=` on the way to the service that seals for an ordinary user, which then
+/// chooses by itself. What is sealed in a way that is not known here passes.
+fn check_key(with_key: &str, credential: &[u8]) -> Result<(), String> {
+    let kind = kind(credential);
+    let with_tpm = kind.is_some_and(|kind| MACHINE_AND_TPM.contains(&kind));
+    match with_key {
+        "tpm2" | "host+tpm2" if kind == Some(MACHINE) => Err("systemd-creds would seal the passphrase to this machine alone, not to its TPM, which it finds unusable: `auto` and `host` do that".into()),
+        "host" if with_tpm => Err("systemd-creds would seal the passphrase to the TPM too, as this release always does for an ordinary user: `auto` and `tpm+host` do that".into()),
+        _ => Ok(()),
+    }
+}
+
+/// The first 16 bytes of a credential, which is base64 in lines.
+fn kind(credential: &[u8]) -> Option<u128> {
+    let text = std::str::from_utf8(credential.get(..24)?).ok()?;
+    let mut bytes = [0; 18];
+    let bytes = Base64::decode(text, &mut bytes).ok()?;
+    Some(u128::from_be_bytes(bytes.get(..16)?.try_into().ok()?))
 }
 
 fn refuse_links(dir: &Path, file: &Path) -> Result<(), terok_proto::Fault> {

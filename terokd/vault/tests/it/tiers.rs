@@ -372,6 +372,63 @@ async fn sealing_needs_a_recent_systemd_and_refuses_links() {
     );
 }
 
+/// Release 257 seals what an ordinary user asks for to whatever it would choose itself, and says nothing.
+#[tokio::test]
+async fn sealing_to_something_else_than_asked_for_is_refused() {
+    // What it puts in front: the machine's key, and the same with the TPM's, without and with a policy of public keys.
+    const MACHINE: &str = "VbntHThZTUOoMZ0uuzMqxiAAAAABAAAADAAAABAAAADtLvtHwa6OEKz4TnMA";
+    const BOTH: &str = "70rBNnmpSA6n22iJf58WXSAAAAABAAAADAAAABAAAADtLvtHwa6OEKz4TnMA";
+    const BOTH_SIGNED: &str = "rbxMo++2QgG6iBtvLkCV6iAAAAABAAAADAAAABAAAADtLvtHwa6OEKz4TnMA";
+    let world = World::new();
+    let mut settings = world.settings();
+    let _socket = with_systemd_creds(&world, &mut settings);
+    let vault = world.vault_with(settings.clone());
+    vault.provision(None, None).await.unwrap();
+    let sealed = world.dir.path().join("vault/vault.passphrase.cred");
+    let before = std::fs::read(&sealed).unwrap();
+    for (key, written, wanted) in [
+        ("tpm+host", MACHINE, Some("TPM")),
+        ("tpm", MACHINE, Some("TPM")),
+        ("host", BOTH, Some("TPM")),
+        ("host", BOTH_SIGNED, Some("TPM")),
+        ("host", MACHINE, None),
+        ("tpm+host", BOTH, None),
+        ("tpm+host", BOTH_SIGNED, None),
+        ("auto", MACHINE, None),
+        ("auto", BOTH, None),
+        ("tpm+host", "bmV3IGtpbmQ=", None),
+    ] {
+        std::fs::write(&sealed, &before).unwrap();
+        script(
+            &world,
+            "systemd-creds",
+            &format!("case $1 in --version) echo systemd 257;; encrypt) echo {written};; esac"),
+        );
+        let result = vault.seal(Some(key)).await;
+        let now = std::fs::read_to_string(&sealed).unwrap();
+        match wanted {
+            None => {
+                result.unwrap();
+                assert_eq!(now.trim(), written, "{key}");
+            }
+            Some(word) => {
+                let fault = result.expect_err(&format!("{key} {written}"));
+                assert_eq!(fault.kind, Kind::VaultTierFailed, "{key} {written}");
+                assert!(fault.message.contains(word), "{key} {written}: {fault}");
+                assert_eq!(now.as_bytes(), before, "what was sealed before is gone");
+            }
+        }
+    }
+    // Alone, the TPM is refused to users by every release: that is told, not left to be guessed.
+    script(
+        &world,
+        "systemd-creds",
+        "case $1 in --version) echo systemd 257;; *) exit 1;; esac",
+    );
+    let fault = vault.seal(Some("tpm")).await.unwrap_err();
+    assert!(fault.message.contains("`tpm+host`"), "{fault}");
+}
+
 #[tokio::test]
 async fn provisioning_by_hand() {
     let world = World::new();
