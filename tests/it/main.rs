@@ -4,6 +4,7 @@
 mod cli;
 mod clients;
 mod conformance;
+mod credentials;
 mod events;
 mod fixtures;
 mod gate;

@@ -1,4 +1,5 @@
-//! Programs in an environment of their own: a private Podman, a private `systemd --user`, another account.
+//! Programs in an environment of their own: a private Podman, a private `systemd --user`, another account, another
+//! Debian.
 
 use crate::programs::{checkout, skip};
 use std::fs;
@@ -13,6 +14,23 @@ use std::process::{Command, Stdio};
 /// # Panics
 /// It fails, or says that it ran no test.
 pub fn in_private(files: &[(&str, PathBuf)], options: &[&str], arguments: &[&str]) -> bool {
+    run_in("podman-test-env", files, options, arguments)
+}
+
+/// The same under `tests/env/systemd-root`, whose first process is the systemd of another Debian.
+///
+/// # Panics
+/// It fails, or says that it ran no test.
+pub fn in_another_debian(files: &[(&str, PathBuf)], options: &[&str], arguments: &[&str]) -> bool {
+    run_in("systemd-root", files, options, arguments)
+}
+
+fn run_in(
+    environment: &str,
+    files: &[(&str, PathBuf)],
+    options: &[&str],
+    arguments: &[&str],
+) -> bool {
     let dir = tempfile::Builder::new()
         .prefix("tk-private-")
         .tempdir()
@@ -22,7 +40,7 @@ pub fn in_private(files: &[(&str, PathBuf)], options: &[&str], arguments: &[&str
         fs::copy(source, dir.path().join(name)).expect("a copy");
     }
     let place = dir.path().to_str().expect("a printable path");
-    let output = Command::new(checkout().join("tests/env/podman-test-env"))
+    let output = Command::new(checkout().join("tests/env").join(environment))
         .args(options)
         .arg("--")
         .arg(dir.path().join(files[0].0))
