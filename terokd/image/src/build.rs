@@ -150,7 +150,8 @@ impl Plan<'_> {
         let mut steps = Vec::new();
         if self.builds_foundation(present) {
             steps.push(Step {
-                pull: self.options.full,
+                // A base that the user made has no registry to be asked.
+                pull: self.options.full && !tags::is_local(foundation.base()),
                 ..self.step(Layer::L0, &self.base.l0, foundation.base())
             });
             let mut l1 = self.step(Layer::L1, &self.base.l1, &foundation.l0_tag());

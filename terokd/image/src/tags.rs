@@ -100,6 +100,11 @@ pub fn local(name: &str) -> String {
     format!("localhost/{name}")
 }
 
+/// Whether a name says that the image is in no registry.
+pub fn is_local(name: &str) -> bool {
+    name.starts_with("localhost/")
+}
+
 /// A repository or name without one leading `localhost/`.
 pub fn without_localhost(name: &str) -> &str {
     name.strip_prefix("localhost/").unwrap_or(name)

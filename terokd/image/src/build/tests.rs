@@ -9,9 +9,13 @@ struct World {
 }
 
 fn world(names: &[&str]) -> World {
+    on("debian:12", names)
+}
+
+fn on(base: &str, names: &[&str]) -> World {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let foundation =
-        Foundation::new("debian:12", None, &names, &Roster::bundled(), None).expect("a foundation");
+        Foundation::new(base, None, &names, &Roster::bundled(), None).expect("a foundation");
     let project = ProjectLayer::new(true, None, None, None).expect("legal");
     World {
         context: Context::new(Arc::new(Rendered::new(foundation)), &project),
@@ -168,6 +172,21 @@ fn only_the_base_is_ever_pulled_and_all_names_are_local() {
     );
     assert_eq!(steps[0].labels[labels::VERSION], "1.2.3");
     assert!(!world.plan(Options::default()).steps(Present::default())[0].pull);
+}
+
+#[test]
+fn no_registry_is_asked_for_a_base_that_the_user_made() {
+    let options = Options {
+        full: true,
+        ..Options::default()
+    };
+    for (base, pull) in [
+        ("localhost/debian:1", false),
+        ("localhost:5000/debian:1", true),
+    ] {
+        let world = on(base, &["claude"]);
+        assert_eq!(world.plan(options).steps(Present::default())[0].pull, pull);
+    }
 }
 
 #[test]
