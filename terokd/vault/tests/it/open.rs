@@ -1,6 +1,6 @@
 //! A fresh machine, and how the vault opens again.
 
-use crate::world::{World, secret};
+use crate::world::{World, secret, settled};
 use std::os::unix::fs::MetadataExt;
 use terok_proto::Kind;
 use terok_proto::vault::{PassphraseSource, VaultState};
@@ -11,7 +11,7 @@ async fn a_fresh_machine_works_without_a_question_and_after_a_restart() {
     let world = World::new();
     let vault = world.vault();
     let mut events = vault.events();
-    let status = vault.status().await;
+    let status = settled(&vault).await;
     assert_eq!((status.state, status.locked), (VaultState::Absent, false));
     assert!(vault.all_keys().await.unwrap().is_empty());
     assert!(!world.database().exists(), "a question makes nothing");
@@ -39,7 +39,7 @@ async fn a_fresh_machine_works_without_a_question_and_after_a_restart() {
         .expect("kept in the configuration");
     assert_eq!(passphrase.expose().len(), 43);
 
-    let status = vault.status().await;
+    let status = settled(&vault).await;
     assert_eq!(status.state, VaultState::Unlocked);
     assert_eq!(status.passphrase_source, Some(PassphraseSource::Config));
     assert_eq!(status.ssh_keys_stored, Some(1));
@@ -87,7 +87,7 @@ async fn a_wrong_unlock_changes_nothing() {
     let fault = vault.unlock(Some(secret("wrong"))).await.unwrap_err();
     assert_eq!(fault.kind, Kind::VaultWrongPassphrase);
     assert!(!world.session_file().exists());
-    assert_eq!(vault.status().await.state, VaultState::Locked);
+    assert_eq!(settled(&vault).await.state, VaultState::Locked);
     assert_eq!(
         vault.keys("orion").await.unwrap_err().kind,
         Kind::VaultLocked
@@ -126,7 +126,7 @@ async fn locked_on_purpose_it_stays_so_until_unlock() {
         .unwrap();
     let locked = vault.lock(false, false).await.unwrap();
     assert_eq!(locked.remaining_tiers, [PassphraseSource::Config]);
-    assert_eq!(vault.status().await.state, VaultState::Locked);
+    assert_eq!(settled(&vault).await.state, VaultState::Locked);
     let mut settings = world.settings_now();
     settings.use_keyring = true;
     vault.configure(settings);

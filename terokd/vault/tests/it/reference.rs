@@ -1,7 +1,7 @@
 //! One file for both: databases that the reference's library made, and ours in its hands.
 
 use crate::programs::need_sqlcipher;
-use crate::world::{World, secret};
+use crate::world::{World, secret, settled};
 use std::path::{Path, PathBuf};
 use terok_proto::Kind;
 use terok_proto::vault::VaultState;
@@ -43,7 +43,7 @@ async fn databases_of_every_age_open_with_their_keys() {
             let offered = crate::agent::identities(&socket).await;
             assert_eq!(offered.len(), 1, "{name} {kind}");
         }
-        let status = vault.status().await;
+        let status = settled(&vault).await;
         assert_eq!(status.credentials_stored, ["claude"], "{name}");
         // Numbers that were given out before stay taken.
         let new = vault
@@ -173,7 +173,7 @@ async fn a_wrong_passphrase_in_a_tier_is_told_with_the_tier() {
     assert_eq!(fault.kind, Kind::VaultWrongPassphrase);
     assert_eq!(fault.data["source"], "config");
     assert!(!fault.message.contains("something else"));
-    let status = vault.status().await;
+    let status = settled(&vault).await;
     assert_eq!(
         (status.state, status.locked),
         (VaultState::WrongPassphrase, true)
@@ -196,7 +196,7 @@ async fn what_is_newer_or_not_encrypted_is_left_alone() {
         vault.all_keys().await.unwrap_err().kind,
         Kind::VaultPlaintextDb
     );
-    assert_eq!(vault.status().await.state, VaultState::Plaintext);
+    assert_eq!(settled(&vault).await.state, VaultState::Plaintext);
     let fault = vault.unlock(Some(secret(PASSPHRASE))).await.unwrap_err();
     assert_eq!(fault.kind, Kind::VaultPlaintextDb);
     assert!(!world.session_file().exists());
@@ -221,7 +221,7 @@ db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         .await
         .unwrap_err();
     assert_eq!(fault.kind, Kind::VaultSchemaNewer);
-    assert_eq!(vault.status().await.state, VaultState::SchemaNewer);
+    assert_eq!(settled(&vault).await.state, VaultState::SchemaNewer);
     assert_eq!(std::fs::read(world.database()).unwrap(), before);
 }
 

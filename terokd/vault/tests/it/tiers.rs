@@ -1,7 +1,7 @@
 //! Where the passphrase comes from, in which order, and what happens when a place does not work.
 
 use crate::programs::need;
-use crate::world::{World, secret};
+use crate::world::{World, secret, settled};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -66,7 +66,7 @@ async fn a_command_is_run_without_a_shell() {
         "'{}' 'Pass wort' '; touch /tmp/x'",
         helper.display()
     )));
-    let status = world.vault_with(settings).status().await;
+    let status = settled(&world.vault_with(settings)).await;
     assert_eq!(status.state, VaultState::Unlocked, "{status:?}");
     assert_eq!(
         status.passphrase_source,
@@ -97,7 +97,7 @@ async fn a_command_that_fails_ends_the_search_and_is_not_quoted() {
             !shown.contains("hunter2") && !shown.contains("secret"),
             "{shown}"
         );
-        let status = vault.status().await;
+        let status = settled(&vault).await;
         assert_eq!(
             (status.state, status.locked),
             (VaultState::TierBroken, true)
@@ -201,9 +201,7 @@ async fn the_order_of_the_tiers() {
     // Every later place has a wrong one; each is asked only when those before are gone.
     settings.config_passphrase = Some(secret("right"));
     let source = async |settings: &Settings| {
-        world
-            .vault_with(settings.clone())
-            .status()
+        settled(&world.vault_with(settings.clone()))
             .await
             .passphrase_source
     };
@@ -238,7 +236,7 @@ async fn a_file_that_appears_opens_it_without_being_asked_to() {
     let world = closed("right").await;
     let vault = world.vault();
     assert_eq!(vault.all_keys().await.unwrap_err().kind, Kind::VaultLocked);
-    assert_eq!(vault.status().await.state, VaultState::Locked);
+    assert_eq!(settled(&vault).await.state, VaultState::Locked);
     std::fs::write(world.session_file(), "right\n").unwrap();
     assert_eq!(vault.all_keys().await.unwrap().len(), 1);
 }
@@ -257,7 +255,7 @@ async fn a_changed_configuration_opens_it() {
         .unwrap();
     assert_eq!(event, VaultEvent::Unlocked);
     assert_eq!(
-        vault.status().await.passphrase_source,
+        settled(&vault).await.passphrase_source,
         Some(PassphraseSource::Config)
     );
 }
@@ -277,7 +275,7 @@ async fn another_directory_is_another_vault() {
     vault.configure(settings);
     assert_eq!(events.recv().await.unwrap(), VaultEvent::Locked);
     assert!(!socket.exists());
-    assert_eq!(vault.status().await.state, VaultState::Absent);
+    assert_eq!(settled(&vault).await.state, VaultState::Absent);
     assert!(vault.keys("orion").await.unwrap().is_empty());
 }
 
@@ -292,7 +290,7 @@ async fn sealing() {
         .provision_key("orion", None, None, false)
         .await
         .unwrap();
-    let status = vault.status().await;
+    let status = settled(&vault).await;
     assert_eq!(
         status.passphrase_source,
         Some(PassphraseSource::SystemdCreds)
@@ -564,7 +562,7 @@ async fn panic_closes_it_and_keeps_it_closed() {
         assert_eq!(fault.kind, Kind::Panicked);
     }
     assert!(!world.session_file().exists());
-    assert_eq!(vault.status().await.state, VaultState::Panicked);
+    assert_eq!(settled(&vault).await.state, VaultState::Panicked);
     assert_eq!(
         vault.unassign_all_or_later("orion").await.unwrap(),
         Unassigned::Later
@@ -586,7 +584,7 @@ async fn a_database_that_was_exchanged_is_opened_anew() {
         let path = format!("{}{suffix}", world.database().display());
         std::fs::remove_file(path).unwrap();
     }
-    assert_eq!(vault.status().await.state, VaultState::Absent);
+    assert_eq!(settled(&vault).await.state, VaultState::Absent);
     assert!(vault.all_keys().await.unwrap().is_empty());
     // The passphrase is where it was.
     let key = vault
@@ -732,7 +730,7 @@ async fn the_desktops_keyring() {
         .await
         .unwrap();
     assert_eq!(
-        vault.status().await.passphrase_source,
+        settled(&vault).await.passphrase_source,
         Some(PassphraseSource::Keyring)
     );
     assert!(fresh.config.passphrase().is_none());
@@ -751,7 +749,7 @@ async fn a_bus_without_a_keyring_is_passed_over() {
     settings.use_keyring = true;
     let vault = world.vault_with(settings);
     assert_eq!(
-        vault.status().await.passphrase_source,
+        settled(&vault).await.passphrase_source,
         Some(PassphraseSource::Config)
     );
     let fault = vault.to_keyring().await.unwrap_err();

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 use terok_proto::Fault;
-use terok_proto::vault::Secret;
+use terok_proto::vault::{Secret, VaultStatus};
 use terok_vault::{ConfigFile, ConfigKey, ConfigValue, SessionBus, Settings, Vault};
 
 pub(crate) struct World {
@@ -135,4 +135,10 @@ impl World {
 
 pub(crate) fn secret(text: &str) -> Secret {
     Secret::new(text.to_owned())
+}
+
+/// Where the vault stands once it has opened or failed to: a status alone gives up on slow tiers.
+pub(crate) async fn settled(vault: &Vault) -> VaultStatus {
+    drop(vault.all_keys().await);
+    vault.status().await
 }
