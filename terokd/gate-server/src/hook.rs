@@ -3,7 +3,8 @@
 //!
 //! Backups are made by `pre-receive`: whatever ends git once a ref has moved, its old tip is safe. A push that is refused
 //! after that leaves a backup too many. The running half is `terokd gate-hook`, a child of git's: no runtime, no
-//! configuration, no database. It never rejects anything, and what it writes to stderr is read by whoever pushes.
+//! configuration, no database. It refuses deletions of what the pusher has not seen, but no push because of a failure of
+//! its own to keep or announce; what it writes to stderr is read by whoever pushes.
 
 use jiff::Timestamp;
 use std::collections::{HashMap, HashSet};
@@ -119,6 +120,10 @@ pub fn run(hook: Option<&OsStr>) -> ExitCode {
         .filter_map(Update::parse)
         .collect();
     if hook.is_some_and(|hook| hook == BEFORE) {
+        if let Some(message) = refusal(&text, &updates) {
+            warn(&message);
+            return ExitCode::FAILURE;
+        }
         if let Err(message) = keep(&updates) {
             warn(&format!("not every old tip is kept: {message}"));
         }
@@ -150,6 +155,28 @@ fn write_down(path: &Path, updates: &[Update]) -> io::Result<()> {
         .custom_flags(nix::libc::O_NOFOLLOW)
         .open(path)?
         .write_all(&lines)
+}
+
+/// Why a push is refused: git carries out deletions whatever old id they claim, if that names nothing, and then nobody
+/// has seen what is lost. A list that is longer than what is read may hold such.
+fn refusal(text: &[u8], updates: &[Update]) -> Option<String> {
+    if text.len() as u64 == LARGEST {
+        return Some("too many refs at once: push them in several steps".to_owned());
+    }
+    let is_deletion =
+        |update: &&Update| is_zero(&update.new) && update.name.starts_with(b"refs/heads/");
+    let mut deletions = updates.iter().filter(is_deletion).peekable();
+    deletions.peek()?;
+    let heads = match heads() {
+        Ok(heads) => heads,
+        Err(error) => return Some(format!("git does not start: {error}")),
+    };
+    let stale = deletions.find(|update| {
+        let there = heads.get(&update.name);
+        there.is_some_and(|id| id.as_slice() != update.old.as_bytes())
+    })?;
+    let name = String::from_utf8_lossy(&stale.name);
+    Some(format!("{name:?} has moved: fetch, and delete it again"))
 }
 
 /// Keeps the old tips that their branches will not reach any more.

@@ -378,3 +378,26 @@ async fn a_body_beyond_the_limit_is_refused() {
     world.idle().await;
     world.server.stop().await;
 }
+
+/// Git itself deletes whatever is there if the old id of the request is zero or names nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_that_does_not_know_the_head_is_refused() {
+    let world = World::new().await;
+    let token = world.token("alpha", "t1").await;
+    let gate = world.root.path().join("gate/alpha.git");
+    let head = world.git(&gate, &["rev-parse", "refs/heads/main"]).await;
+    let nothing = "0".repeat(40);
+    for claimed in [nothing.clone(), "1".repeat(40)] {
+        let command =
+            format!("{claimed} {nothing} refs/heads/main\0report-status delete-refs agent=x");
+        let body = format!("{:04x}{command}0000", command.len() + 4);
+        let headers = format!("Connection: close\r\nContent-Length: {}\r\n", body.len());
+        let request = post("git-receive-pack", token.expose(), &headers) + &body;
+        let answer = raw(&world.address(), request.as_bytes());
+        assert!(answer.contains("ng refs/heads/main"), "{answer}");
+        let there = world.git(&gate, &["rev-parse", "refs/heads/main"]).await;
+        assert_eq!(there, head, "{claimed}");
+    }
+    world.idle().await;
+    world.server.stop().await;
+}
