@@ -164,3 +164,78 @@ fn a_host_that_is_away_is_asked_less_and_less() {
     let state = status_when(&daemon, "no failure", |s| s["consecutive_failures"] == 0);
     assert!(pause(&state) <= 4_141, "{state}");
 }
+
+/// The gate that both share, and the file of one of them.
+fn sharing(world: &World, id: &str, url: &str) -> String {
+    let gate = world.path("$HOME/shared.git");
+    let yaml = project(url, "{upstream_polling: {interval_minutes: 60}}");
+    let yaml = format!("{yaml}gate: {{path: \"{}\"}}\n", gate.display());
+    let file = format!("$CONFIG/projects/{id}/project.yml");
+    world.write(&file, &yaml);
+    file
+}
+
+#[test]
+fn a_project_that_is_being_broken_stops_nobody() {
+    let world = World::new();
+    let Some(up) = Upstream::new(&world, "up") else {
+        return;
+    };
+    let broken = sharing(&world, "alpha", &up.file_url());
+    sharing(&world, "beta", &up.file_url());
+    let daemon = world.start();
+    daemon.ok("project.gate.sync", of());
+    status_when(&daemon, "both are polled at once", |s| {
+        s["project_ids"] == json!(["alpha", "beta"])
+    });
+    let beta = json!({"project_id": "beta"});
+    world.write(&broken, "project: [");
+    daemon.ok("daemon.reload", json!({}));
+    let found = daemon.ok("discover_projects", json!({}));
+    assert_eq!(found["broken"][0]["id"], "alpha", "{found}");
+    up.commit("main", "more");
+    let found = daemon.ok("polling.poll_now", beta.clone());
+    assert_eq!(found[0]["relation"], "behind", "{found}");
+    let state = daemon.ok("polling.status", beta);
+    assert_eq!(state[0]["last_error"], Value::Null, "{state}");
+}
+
+#[test]
+fn what_is_not_asked_of_upstream_is_no_news_of_it() {
+    let world = World::new();
+    let Some(up) = Upstream::new(&world, "up") else {
+        return;
+    };
+    let hourly = "{upstream_polling: {interval_minutes: 60}}";
+    write(&world, &up.file_url(), hourly);
+    let daemon = world.start();
+    up.commit("side", "a branch");
+    daemon.ok("project.gate.sync", of());
+    status_when(&daemon, "it is on the schedule", |_| true);
+    let mut events = daemon.events(json!({"kinds": ["gate.stale", "gate.current", "gate.synced"]}));
+    up.commit("main", "more");
+    up.commit("side", "more");
+    poll(&daemon);
+    events.next_about("gate.stale", "alpha");
+    let before = status_when(&daemon, "polled", |s| {
+        s["staleness"]["relation"] == "behind"
+    });
+
+    // Only one branch: of the other nothing was heard since.
+    let side = json!({"project_id": "alpha", "branches": ["side"]});
+    daemon.ok("project.gate.sync_branches", side);
+    events.next_about("gate.synced", "alpha");
+    let after = status(&daemon).expect("its state");
+    assert_eq!(after["staleness"]["relation"], "behind", "{after}");
+    for key in ["next_poll_at", "last_poll_at", "last_success_at"] {
+        assert_eq!(after[key], before[key], "{key}");
+    }
+
+    // All of them: that is as good as a poll, as far as the gate's state goes.
+    daemon.ok("project.gate.sync", of());
+    events.next_about("gate.synced", "alpha");
+    events.next_about("gate.current", "alpha");
+    let current = status(&daemon).expect("its state");
+    assert_eq!(current["staleness"]["relation"], "equal", "{current}");
+    assert_eq!(current["next_poll_at"], before["next_poll_at"]);
+}

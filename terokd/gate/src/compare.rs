@@ -4,8 +4,8 @@ use crate::refs::{HEADS, Refs};
 use crate::remote::Remote;
 use crate::walk::{count, is_ancestor, is_commit};
 use crate::{
-    Advertisement, Control, GateSpec, GitTransport, Limits, PinnedKey, RemoteRef, TransportError,
-    Upstream, check_branch, layout,
+    Advertisement, Contact, Control, GateSpec, GitTransport, Limits, PinnedKey, RemoteRef,
+    TransportError, Upstream, check_branch, layout,
 };
 use gix::ObjectId;
 use std::time::Duration;
@@ -30,8 +30,21 @@ pub struct PollFailure {
     pub kind: StalenessErrorKind,
     /// For humans.
     pub message: String,
+    /// What it says of the host.
+    pub contact: Contact,
     /// The server said when to come back.
     pub retry_after: Option<Duration>,
+}
+
+/// A branch that is not where upstream has it, though a sync may bring it there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lag {
+    /// The branch.
+    pub branch: String,
+    /// The gate's head; none if it has no such branch.
+    pub gate: Option<String>,
+    /// Upstream's head; none for a branch that is gone.
+    pub upstream: Option<String>,
 }
 
 /// What a poll found.
@@ -39,8 +52,8 @@ pub struct PollFailure {
 pub struct PollReport {
     /// How current the compared branch is.
     pub staleness: GateStalenessInfo,
-    /// Branches whose upstream head the last sync did not see; none for one that is gone.
-    pub changed: Vec<(String, Option<String>)>,
+    /// Branches that auto-sync is about and that are behind upstream or diverged from it.
+    pub lagging: Vec<Lag>,
     /// Why upstream could not be asked.
     pub failure: Option<PollFailure>,
     /// Host keys that were pinned on the way.
@@ -65,8 +78,8 @@ pub fn compare(
     Ok(look(spec, reach, transport, branch, None, limits, control)?.staleness)
 }
 
-/// Asks upstream once for everything that polling wants to know: the branch that is compared, and whether any of the
-/// branches that auto-sync is about changed; `Some(&[])` stands for all of them.
+/// Asks upstream once for everything that polling wants to know: the branch that is compared, and which of the branches
+/// that auto-sync is about lag behind; `Some(&[])` stands for all of them.
 ///
 /// # Errors
 /// The look was cancelled.
@@ -81,15 +94,26 @@ pub fn poll(
     look(spec, reach, transport, None, auto_sync, limits, control)
 }
 
-/// Compares the default branch with upstream as it was at the last fetch; none if there is nothing to compare.
-pub fn compare_with_snapshot(spec: &GateSpec) -> Option<GateStalenessInfo> {
+/// Compares the default branch with upstream as it was last seen, without asking; none if there is nothing to compare.
+/// `last` is what the last comparison found, and `fetched` tells of which branches the snapshot is newer than that.
+pub fn compare_with_known(
+    spec: &GateSpec,
+    last: Option<&GateStalenessInfo>,
+    fetched: impl FnOnce(&str) -> bool,
+) -> Option<GateStalenessInfo> {
     let repository = layout::open(&spec.path).ok()?;
     let refs = Refs::read(&repository).ok()?;
     let branch = spec
         .default_branch
         .clone()
         .or_else(|| crate::head::branch(&repository))?;
-    let (gate, upstream) = (*refs.heads.get(&branch)?, *refs.upstream.get(&branch)?);
+    let gate = *refs.heads.get(&branch)?;
+    let last = last.filter(|last| last.branch.as_ref() == Some(&branch) && !fetched(&branch));
+    if last.is_some_and(|last| last.error_kind == Some(StalenessErrorKind::BranchMissingUpstream)) {
+        return None;
+    }
+    let seen = last.and_then(|last| last.upstream_head.as_deref()?.parse().ok());
+    let upstream = seen.or_else(|| refs.upstream.get(&branch).copied())?;
     Some(related(&repository, &branch, gate, upstream))
 }
 
@@ -104,7 +128,7 @@ fn look(
 ) -> Result<PollReport, Fault> {
     let mut report = PollReport {
         staleness: nothing(None, None, None),
-        changed: Vec::new(),
+        lagging: Vec::new(),
         failure: None,
         pinned: Vec::new(),
     };
@@ -149,6 +173,7 @@ fn look(
             report.failure = Some(PollFailure {
                 kind,
                 message: fault.message.clone(),
+                contact: Contact::NotTried,
                 retry_after: None,
             });
             return Ok(report);
@@ -171,6 +196,7 @@ fn look(
             report.staleness = nothing(wanted, gate, Some(kind));
             report.failure = Some(PollFailure {
                 kind,
+                contact: error.contact(),
                 retry_after: match &error {
                     TransportError::RetryAfter { after, .. } => Some(*after),
                     _ => None,
@@ -182,7 +208,7 @@ fn look(
     };
     if let Some(branches) = auto_sync {
         let refs = Refs::read_store(&heads.0).unwrap_or_default();
-        report.changed = changed(&refs, &remote, &advertised, branches);
+        report.lagging = lagging(spec, &refs, &remote, &advertised, branches);
     }
     let Some(branch) = wanted.or(remote.head.clone()) else {
         report.staleness = nothing(None, None, Some(StalenessErrorKind::NoBranch));
@@ -254,31 +280,49 @@ fn prefixes(branch: Option<&str>, auto_sync: Option<&[String]>) -> Vec<String> {
     }
 }
 
-/// Branches of interest that differ from the last fetch.
-fn changed(
+/// Branches of interest that a sync may bring where upstream has them. A gate that is merely ahead lags nowhere.
+fn lagging(
+    spec: &GateSpec,
     refs: &Refs,
     remote: &Remote,
     advertised: &Advertisement,
     branches: &[String],
-) -> Vec<(String, Option<String>)> {
-    let interesting = |branch: &str| branches.is_empty() || branches.iter().any(|b| b == branch);
+) -> Vec<Lag> {
     // A server that shows nothing is not believed to have lost everything.
     if advertised.refs.is_empty() && !advertised.empty_confirmed {
         return Vec::new();
     }
-    let moved = remote
-        .heads
-        .iter()
-        .filter(|(branch, id)| refs.upstream.get(*branch) != Some(id))
-        .map(|(branch, id)| (branch.clone(), Some(id.to_string())));
+    let interesting = |branch: &str| branches.is_empty() || branches.iter().any(|b| b == branch);
     let gone = refs
         .upstream
         .keys()
         .filter(|branch| !remote.heads.contains_key(*branch))
-        .map(|branch| (branch.clone(), None));
-    moved
+        .map(|branch| (branch, None));
+    let mut repository: Option<Option<gix::Repository>> = None;
+    let mut is_ahead = |gate, upstream| {
+        let opened = repository.get_or_insert_with(|| layout::open(&spec.path).ok());
+        opened.as_ref().is_some_and(|repository| {
+            is_commit(repository, upstream) && is_ancestor(repository, upstream, gate)
+        })
+    };
+    remote
+        .heads
+        .iter()
+        .map(|(branch, id)| (branch, Some(*id)))
         .chain(gone)
         .filter(|(branch, _)| interesting(branch))
+        .filter_map(|(branch, upstream)| {
+            let gate = refs.heads.get(branch).copied();
+            let current = match (gate, upstream) {
+                (Some(gate), Some(upstream)) => gate == upstream || is_ahead(gate, upstream),
+                _ => false,
+            };
+            (!current).then(|| Lag {
+                branch: branch.clone(),
+                gate: gate.map(|id| id.to_string()),
+                upstream: upstream.map(|id| id.to_string()),
+            })
+        })
         .collect()
 }
 

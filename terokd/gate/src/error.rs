@@ -8,6 +8,17 @@ use terok_proto::{Fault, Kind};
 /// What the last of a long message is worth keeping.
 const MESSAGE_LIMIT: usize = 4096;
 
+/// How far a call to an upstream came that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contact {
+    /// The host did not answer, so other upstreams on it are not worth a try either.
+    Unanswered,
+    /// The host answered, whatever it said.
+    Answered,
+    /// It was never asked.
+    NotTried,
+}
+
 /// Why a call to an upstream failed. Messages hold no secrets and no control characters.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TransportError {
@@ -94,9 +105,19 @@ impl TransportError {
         }
     }
 
-    /// Whether the host as a whole seems to be away, so that other upstreams on it are not worth a try either.
-    pub fn is_connection_level(&self) -> bool {
-        matches!(self, Self::Unreachable(_) | Self::Timeout(_))
+    /// What it says of the host, and so of other upstreams there.
+    pub fn contact(&self) -> Contact {
+        match self {
+            Self::Unreachable(_) | Self::Timeout(_) => Contact::Unanswered,
+            Self::GitMissing(_) | Self::Cancelled => Contact::NotTried,
+            Self::AuthFailed(_)
+            | Self::HostKeyChanged { .. }
+            | Self::NotFound(_)
+            | Self::UnsupportedObjectFormat(_)
+            | Self::Protocol(_)
+            | Self::Storage(_)
+            | Self::RetryAfter { .. } => Contact::Answered,
+        }
     }
 }
 

@@ -38,6 +38,8 @@ pub struct SyncOptions {
 pub struct SyncReport {
     /// As the wire has it.
     pub result: GateSyncResult,
+    /// Branches that somebody else was changing, so that they were left as they are.
+    pub left: Vec<String>,
     /// Host keys that were pinned on the way.
     pub pinned: Vec<PinnedKey>,
 }
@@ -349,6 +351,7 @@ impl Run<'_> {
                 }
             }
         }
+        self.report.left = left.into_keys().collect();
         point("gate.sync.refs");
         if migrated {
             layout::align_config(&repository, self.spec.upstream_url.as_ref(), false)?;

@@ -250,13 +250,17 @@ fn a_held_ref_costs_only_its_own_branch() {
     let side = world.commit_up("side/x", "theirs");
     let lock = world.gate().join("refs/heads/main.lock");
     std::fs::write(&lock, "").unwrap();
-    let result = world.try_sync(&SyncOptions::default()).unwrap();
+    let report = world
+        .report_by(&world.transport, &SyncOptions::default())
+        .unwrap();
+    let (result, left) = (report.result, report.left);
     assert!(result.success, "{result:?}");
     assert_eq!(
         (world.head("main"), world.head("side/x")),
         (main, Some(side))
     );
     assert!(result.notes[0].contains("`main`"), "{:?}", result.notes);
+    assert_eq!(left, ["main"]);
     assert!(lock.exists(), "it is git's, not ours");
     // One that stays is told of.
     let hour = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);

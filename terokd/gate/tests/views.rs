@@ -8,8 +8,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use support::gates::{World, at_point, pending_of};
 use terok_gate::{
-    CliTransport, Control, GateSpec, Limits, PromoteRequest, Reach, SyncOptions, Upstream, compare,
-    compare_with_snapshot, facts, poll, promote, review,
+    CliTransport, Control, GateSpec, Lag, Limits, PromoteRequest, Reach, SyncOptions, Upstream,
+    compare, compare_with_known, facts, poll, promote, review,
 };
 use terok_proto::gate::{
     AppliedKind, GateStalenessInfo, PendingReason, PromoteResult, Relation, ReviewRow,
@@ -147,8 +147,13 @@ fn a_comparison_counts_exactly_and_changes_no_ref() {
         (ahead.commits_behind, ahead.commits_ahead),
         (Some(0), Some(1))
     );
-    let snapshot = compare_with_snapshot(&world.spec).unwrap();
-    assert_eq!(snapshot.relation, Relation::Ahead);
+    // Nobody is asked: what was heard last counts, unless the snapshot is newer.
+    let known = compare_with_known(&world.spec, None, |_| false).unwrap();
+    assert_eq!(known.relation, Relation::Ahead);
+    let known = compare_with_known(&world.spec, Some(&diverged), |_| false).unwrap();
+    assert_eq!(known.relation, Relation::Diverged);
+    let known = compare_with_known(&world.spec, Some(&diverged), |_| true).unwrap();
+    assert_eq!(known.relation, Relation::Ahead);
 }
 
 #[test]
@@ -214,11 +219,11 @@ fn what_cannot_be_compared_says_why() {
     std::fs::remove_dir_all(world.gate()).unwrap();
     let info = look(&world, Some("main"));
     assert_eq!(kind(&info).0, StalenessErrorKind::GateMissing);
-    assert_eq!(compare_with_snapshot(&world.spec), None);
+    assert_eq!(compare_with_known(&world.spec, None, |_| false), None);
 }
 
 #[test]
-fn a_poll_tells_which_branches_changed() {
+fn a_poll_tells_which_branches_lag_behind() {
     let world = World::synced();
     let ask = |branches: &[String]| {
         poll(
@@ -231,20 +236,45 @@ fn a_poll_tells_which_branches_changed() {
         )
         .unwrap()
     };
-    assert!(ask(&[]).changed.is_empty());
+    assert_eq!(ask(&[]).lagging, []);
     let fresh = world.commit_up("fresh", "fresh").to_string();
+    let side = world.head("side/x").unwrap().to_string();
     world.put(&world.up, "side/x", None);
     let report = ask(&[]);
     assert_eq!(
-        report.changed,
+        report.lagging,
         [
-            ("fresh".to_owned(), Some(fresh)),
-            ("side/x".to_owned(), None)
+            lag("fresh", None, Some(&fresh)),
+            lag("side/x", Some(&side), None)
         ]
     );
     assert_eq!(report.staleness.relation, Relation::Equal);
-    assert!(ask(&["main".to_owned()]).changed.is_empty());
-    assert_eq!(ask(&["side/x".to_owned()]).changed.len(), 1);
+    assert_eq!(ask(&["main".to_owned()]).lagging, []);
+    assert_eq!(ask(&["side/x".to_owned()]).lagging.len(), 1);
+
+    // What was looked at without being synced is still to be brought; work of an agent's is not.
+    let main = ["main".to_owned()];
+    let before = world.head("main").unwrap().to_string();
+    let moved = world.commit_up("main", "moved").to_string();
+    rows(&world, None);
+    let behind = [lag("main", Some(&before), Some(&moved))];
+    assert_eq!(ask(&main).lagging, behind);
+    world.sync();
+    world.commit_gate("main", "an agent's");
+    assert_eq!(ask(&main).lagging, []);
+    let rewritten = world.rewrite_up("main", "another").to_string();
+    let lagging = ask(&main).lagging;
+    assert_eq!(lagging[0].upstream.as_deref(), Some(rewritten.as_str()));
+    world.sync();
+    assert_eq!(ask(&main).lagging, lagging, "it waits for a human");
+}
+
+fn lag(branch: &str, gate: Option<&str>, upstream: Option<&str>) -> Lag {
+    Lag {
+        branch: branch.to_owned(),
+        gate: gate.map(str::to_owned),
+        upstream: upstream.map(str::to_owned),
+    }
 }
 
 fn rows(world: &World, branch: Option<&str>) -> Vec<ReviewRow> {

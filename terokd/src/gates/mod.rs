@@ -27,6 +27,7 @@ use terok_gate::{
 };
 use terok_gate_server::Tokens;
 use terok_proto::Method;
+use terok_proto::config::ProjectConfig;
 use terok_proto::events::EventKind;
 use terok_proto::gate::{
     ApplyPendingResult, BranchSyncResult, ConfirmedOp, GateBackup, GateStalenessInfo, GateStatus,
@@ -83,7 +84,7 @@ struct Inner {
     host: HostEnv,
     /// Other processes are kept out by the lock file beside the gate.
     locks: Locks<PathBuf>,
-    syncs: Flights<(PathBuf, SyncRequest), GateSyncResult>,
+    syncs: Flights<(PathBuf, SyncRequest), SyncReport>,
     /// Set once, by the wiring: polling asks gates, and gates tell polling.
     polling: OnceLock<Polling>,
     server: OnceLock<server::Served>,
@@ -136,18 +137,22 @@ impl Gates {
     ) -> Result<GateSyncResult, Fault> {
         let progress = cx.clone();
         let report = move |progress_now| progress.progress(progress_now);
-        self.sync_with(id, request, cx.cancelled(), report).await
+        let subject = self.subject(id)?;
+        let synced = self
+            .sync_with(subject, request, cx.cancelled(), report)
+            .await?;
+        Ok(synced.result)
     }
 
     async fn sync_with(
         &self,
-        id: &ProjectId,
+        subject: Subject,
         request: SyncRequest,
         withdrawn: impl Future<Output = ()>,
         report: impl Fn(Progress) + Send + Sync + 'static,
-    ) -> Result<GateSyncResult, Fault> {
+    ) -> Result<SyncReport, Fault> {
         self.refuse_while_panicked("syncing a gate")?;
-        let subject = self.subject(id)?.enabled()?;
+        let subject = subject.enabled()?;
         self.refuse_conflicts(&subject)?;
         if let Some(fault) = subject.snapshot.global.launch_fault() {
             return Err(fault);
@@ -171,7 +176,7 @@ impl Gates {
         request: SyncRequest,
         stop: CancellationToken,
         report: impl Fn(Progress) + Send + Sync + 'static,
-    ) -> Result<GateSyncResult, Fault> {
+    ) -> Result<SyncReport, Fault> {
         let gate = subject.path.clone();
         let keys = subject.snapshot.global.terokd.gate.clone();
         let options = SyncOptions {
@@ -204,7 +209,7 @@ impl Gates {
         .await;
         drop(lock);
         self.tell_sync(&subject, &request, &outcome).await;
-        outcome.map(|report| report.result)
+        outcome
     }
 
     /// Brings some branches of an existing gate up to date.
@@ -450,6 +455,7 @@ impl Gates {
                 subject.config.id
             )));
         };
+        let target = upstream_branch.clone().unwrap_or_else(|| branch.clone());
         let (spec, transport) = (subject.spec(), self.transport(&subject));
         let progress = cx.clone();
         let control = Control::new()
@@ -470,7 +476,8 @@ impl Gates {
         let result = outcome?;
         let data = json!({"gate_path": subject.path.to_string_lossy(), "result": result});
         self.tell(&subject.path, EventKind::GateSynced, &data);
-        self.look_again(&subject).await;
+        self.look_again(&subject, move |branch| branch == target)
+            .await;
         Ok(result)
     }
 
@@ -551,20 +558,23 @@ impl Gates {
         let control = self.control();
         let changed = blocking(move || change(&spec, &control)).await?;
         drop(lock);
-        self.look_again(&subject).await;
+        self.look_again(&subject, |_| false).await;
         Ok(changed)
     }
 
     /// The gate of a healthy project.
     fn subject(&self, id: &ProjectId) -> Result<Subject, Fault> {
         let entry: Arc<ProjectEntry> = self.inner.registry.project(id)?;
-        let config = entry.project()?.config.clone();
-        Ok(Subject {
+        Ok(self.subject_of(entry.project()?.config.clone()))
+    }
+
+    fn subject_of(&self, config: ProjectConfig) -> Subject {
+        Subject {
             path: self.inner.env.normalise(&config.gate_path),
             snapshot: self.inner.registry.snapshot(),
             search_path: self.inner.env.var("PATH").unwrap_or_default().into(),
             config,
-        })
+        }
     }
 
     /// Projects that share a gate have to agree on its upstream.
@@ -676,7 +686,10 @@ impl Gates {
             if !request.background {
                 polling.forget_failures(Some(gate));
             }
-            self.look_again(subject).await;
+            let branches = request.branches.clone();
+            let asked =
+                move |branch: &str| branches.is_empty() || branches.iter().any(|b| b == branch);
+            self.look_again(subject, asked).await;
         }
     }
 
@@ -694,20 +707,29 @@ impl Gates {
         }
     }
 
-    /// Tells polling how the gate stands now, by what was last heard of upstream.
-    async fn look_again(&self, subject: &Subject) {
+    /// Tells polling how the gate stands now, by what was last heard of upstream: just now about some branches.
+    async fn look_again(
+        &self,
+        subject: &Subject,
+        just_asked: impl FnOnce(&str) -> bool + Send + 'static,
+    ) {
         let Some(polling) = self.inner.polling.get() else {
             return;
         };
         let spec = subject.spec();
-        let looked = blocking(move || Ok(terok_gate::compare_with_snapshot(&spec))).await;
+        let last = polling
+            .last_known(&subject.path)
+            .and_then(|row| row.staleness);
+        let looked = blocking(move || {
+            Ok(terok_gate::compare_with_known(
+                &spec,
+                last.as_ref(),
+                just_asked,
+            ))
+        })
+        .await;
         if let Ok(Some(staleness)) = looked {
-            let outcome = crate::polling::Outcome {
-                staleness,
-                changed: Vec::new(),
-                failure: None,
-            };
-            polling.observe(&subject.path, outcome).await;
+            polling.observe(&subject.path, &staleness).await;
         }
     }
 

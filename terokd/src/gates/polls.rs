@@ -1,13 +1,14 @@
 //! What polling asks of gates.
 
+use super::spec::Subject;
 use super::{Gates, SyncRequest, blocking, reach};
-use crate::polling::{Failure, Outcome, Target, Upstreams};
+use crate::polling::{Failure, Outcome, Synced, Target, Upstreams};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
 use std::time::Duration;
 use terok_config::id::ProjectId;
-use terok_gate::{Limits, PollReport};
+use terok_gate::{Contact, Limits, PollReport, Upstream};
 use terok_proto::gate::{GateStalenessInfo, Relation, StalenessErrorKind};
 use terok_proto::{Fault, Kind};
 
@@ -21,7 +22,7 @@ impl Upstreams for Gates {
         &self,
         target: Arc<Target>,
         branches: Vec<String>,
-    ) -> BoxFuture<'static, Result<bool, Fault>> {
+    ) -> BoxFuture<'static, Result<Synced, Fault>> {
         let gates = self.clone();
         async move {
             let request = SyncRequest {
@@ -29,10 +30,13 @@ impl Upstreams for Gates {
                 background: true,
                 ..SyncRequest::default()
             };
-            let id = first(&target)?;
+            let (subject, _) = gates.asks_for(&target).await?;
             let never = std::future::pending();
-            let result = gates.sync_with(&id, request, never, |_| {}).await?;
-            Ok(result.success)
+            let report = gates.sync_with(subject, request, never, |_| {}).await?;
+            Ok(Synced {
+                success: report.result.success,
+                left: report.left,
+            })
         }
         .boxed()
     }
@@ -49,10 +53,11 @@ impl Gates {
                 self.tell_pinned(&target.gate_path, &report.pinned);
                 Outcome {
                     staleness: report.staleness,
-                    changed: report.changed,
+                    lagging: report.lagging,
                     failure: report.failure.map(|failure| Failure {
                         kind: failure.kind,
                         message: failure.message,
+                        contact: failure.contact,
                         retry_after: failure.retry_after,
                     }),
                 }
@@ -62,8 +67,7 @@ impl Gates {
     }
 
     async fn ask(&self, target: &Target) -> Result<PollReport, Fault> {
-        let subject = self.subject(&first(target)?)?;
-        let upstream = self.upstream(&subject, None, true).await;
+        let (subject, upstream) = self.asks_for(target).await?;
         let (spec, transport) = (subject.spec(), self.transport(&subject));
         let control = self.control();
         let seconds = subject.snapshot.global.terokd.polling.timeout_seconds;
@@ -84,7 +88,38 @@ impl Gates {
         })
         .await
     }
+
+    /// The first of a gate's projects that has a way to its upstream, else the first. One that somebody is breaking in an
+    /// editor goes on as it was.
+    async fn asks_for(&self, target: &Target) -> Result<(Subject, Way), Fault> {
+        let snapshot = self.inner.registry.snapshot();
+        let mut first = None;
+        for id in &target.project_ids {
+            let entry = snapshot.find(&ProjectId::parse(id)?);
+            let Some(loaded) = entry.as_ref().and_then(|entry| entry.good()) else {
+                continue;
+            };
+            let subject = self.subject_of(loaded.project.config.clone());
+            let upstream = self.upstream(&subject, None, true).await;
+            if upstream.is_ok() {
+                return Ok((subject, upstream));
+            }
+            first.get_or_insert((subject, upstream));
+        }
+        first.ok_or_else(|| {
+            Fault::new(
+                Kind::ProjectNotFound,
+                format!(
+                    "no project has the gate `{}` any more",
+                    target.gate_path.display()
+                ),
+            )
+        })
+    }
 }
+
+/// How upstream may be reached; none without an upstream.
+type Way = Result<Option<Upstream>, Fault>;
 
 /// A poll that never got as far as upstream.
 fn refused(target: &Target, fault: &Fault) -> Outcome {
@@ -109,17 +144,14 @@ fn refused(target: &Target, fault: &Fault) -> Outcome {
             error_kind: Some(kind),
             relation: Relation::Unknown,
         },
-        changed: Vec::new(),
+        lagging: Vec::new(),
         failure: Some(Failure {
             kind,
             message: fault.message.clone(),
+            contact: Contact::NotTried,
             retry_after: None,
         }),
     }
-}
-
-fn first(target: &Target) -> Result<ProjectId, Fault> {
-    ProjectId::parse(target.project_ids.first().map_or("", String::as_str))
 }
 
 /// How long the machine has slept since it was started: one clock counts that, the other does not.

@@ -148,7 +148,7 @@ impl Gates {
             self.inner.bus.publish(draft);
             let id = terok_config::id::ProjectId::parse(&push.project);
             if let Ok(subject) = id.and_then(|id| self.subject(&id)) {
-                self.look_again(&subject).await;
+                self.look_again(&subject, |_| false).await;
             }
         }
     }

@@ -5,6 +5,7 @@ use super::schedule::Failure;
 use super::targets::Target;
 use std::sync::Arc;
 use std::time::Duration;
+use terok_gate::Lag;
 use terok_proto::gate::{GateStalenessInfo, PollState, Relation, StalenessErrorKind};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -17,10 +18,19 @@ const COOLDOWN: Duration = Duration::from_secs(300);
 pub struct Outcome {
     /// How current the compared branch is, or why that is not known.
     pub staleness: GateStalenessInfo,
-    /// Branches whose upstream head the gate has not seen, with that head; none for a branch that is gone.
-    pub changed: Vec<(String, Option<String>)>,
+    /// Branches that auto-sync is about and that a sync may bring where upstream has them.
+    pub lagging: Vec<Lag>,
     /// Why upstream could not be asked.
     pub failure: Option<Failure>,
+}
+
+/// How an auto-sync ended.
+#[derive(Clone, Debug, Default)]
+pub struct Synced {
+    /// Without errors.
+    pub success: bool,
+    /// Branches that somebody else was changing just then: worth another try.
+    pub left: Vec<String>,
 }
 
 /// What subscribers are told.
@@ -50,9 +60,9 @@ pub(super) struct Entry {
     pub(super) row: Row,
     last_auto_sync: Option<(Instant, String)>,
     last_auto_result: Option<bool>,
-    /// What the last successful auto-sync was asked to bring.
-    brought: Vec<(String, Option<String>)>,
-    bringing: Vec<(String, Option<String>)>,
+    /// What successful auto-syncs were to bring and dealt with, as it was before: what is still there waits for a human.
+    brought: Vec<Lag>,
+    bringing: Vec<Lag>,
 }
 
 impl Entry {
@@ -90,7 +100,11 @@ impl Entry {
         self.row.failures = 0;
         self.row.last_error = None;
         self.row.last_error_kind = None;
-        let staleness = &outcome.staleness;
+        self.observe(&outcome.staleness)
+    }
+
+    /// Takes over how current the gate is, whoever looked; answers what to tell.
+    pub(super) fn observe(&mut self, staleness: &GateStalenessInfo) -> Option<Told> {
         self.row.staleness = Some(staleness.clone());
         if staleness.error.is_some() {
             return None;
@@ -124,29 +138,32 @@ impl Entry {
         if !target.auto_sync || outcome.failure.is_some() {
             return None;
         }
-        let changed: Vec<_> = outcome
-            .changed
+        let lagging: Vec<_> = outcome
+            .lagging
             .iter()
-            .filter(|(branch, _)| wanted(branch))
+            .filter(|lag| wanted(&lag.branch))
             .cloned()
             .collect();
+        // What is no longer so, or is otherwise by now, may be worth a sync when it comes back.
+        self.brought.retain(|lag| lagging.contains(lag));
         let cooling = self
             .last_auto_sync
             .as_ref()
             .is_some_and(|(at, _)| now < *at + COOLDOWN);
         // What a sync brought and could not apply waits for a human; another sync would not change that.
-        if changed.is_empty() || cooling || changed == self.brought {
+        if cooling || lagging.iter().all(|lag| self.brought.contains(lag)) {
             return None;
         }
         self.last_auto_sync = Some((now, jiff::Timestamp::now().to_string()));
-        self.bringing = changed;
+        self.bringing = lagging;
         Some(target.auto_sync_branches.clone())
     }
 
-    pub(super) fn auto_synced(&mut self, succeeded: bool) {
-        self.last_auto_result = Some(succeeded);
-        let bringing = std::mem::take(&mut self.bringing);
-        if succeeded {
+    pub(super) fn auto_synced(&mut self, synced: &Synced) {
+        self.last_auto_result = Some(synced.success);
+        let mut bringing = std::mem::take(&mut self.bringing);
+        if synced.success {
+            bringing.retain(|lag| !synced.left.contains(&lag.branch));
             self.brought = bringing;
         }
     }

@@ -10,7 +10,7 @@ mod targets;
 #[cfg(test)]
 mod tests;
 
-pub use entry::Outcome;
+pub use entry::{Outcome, Synced};
 pub use memory::Row;
 pub use schedule::Failure;
 pub use targets::{Target, target_of};
@@ -23,7 +23,7 @@ use crate::tasks::Tasks;
 use entry::Told;
 use futures_util::future::BoxFuture;
 use memory::Memory;
-use schedule::{Due, Schedule};
+use schedule::{Due, Schedule, Settled};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -46,12 +46,12 @@ pub trait Upstreams: std::fmt::Debug + Send + Sync + 'static {
     /// Asks upstream how current the gate is.
     fn poll(&self, target: Arc<Target>) -> BoxFuture<'static, Outcome>;
 
-    /// Brings these branches of the gate up to date, all of them if none is named; answers whether it succeeded.
+    /// Brings these branches of the gate up to date, all of them if none is named.
     fn sync(
         &self,
         target: Arc<Target>,
         branches: Vec<String>,
-    ) -> BoxFuture<'static, Result<bool, Fault>>;
+    ) -> BoxFuture<'static, Result<Synced, Fault>>;
 
     /// How long the machine has slept since it was started.
     fn slept(&self) -> Duration;
@@ -177,9 +177,15 @@ impl Polling {
         found
     }
 
-    /// Takes what somebody else found out about a gate, as if it had been polled.
-    pub async fn observe(&self, gate: &Path, outcome: Outcome) {
-        self.settle(gate, outcome).await;
+    /// Takes over how current a gate is after something happened to it. That is no poll: upstream was not asked.
+    pub async fn observe(&self, gate: &Path, staleness: &GateStalenessInfo) {
+        let settled = {
+            let mut schedule = self.schedule();
+            let settled = schedule.observe(gate, staleness);
+            self.tell_all(gate, &settled);
+            settled
+        };
+        self.remember(gate, settled.row, settled.news).await;
     }
 
     /// Forgets failures, so that what failed is tried again soon; of one gate if its path is given.
@@ -278,22 +284,23 @@ impl Polling {
 
     /// Notes what was found, tells subscribers, and answers the branches that are to be synced, if any.
     async fn settle(&self, gate: &Path, outcome: Outcome) -> Option<Vec<String>> {
-        let (told, wanted, row, news) = {
+        let settled = {
             let mut schedule = self.schedule();
             let settled = schedule.settle(gate, outcome, Instant::now());
-            for told in &settled.told {
-                self.tell(gate, &settled.projects, told);
-            }
-            let told = settled.told.len();
-            (told, settled.auto_sync, settled.row, settled.news)
+            self.tell_all(gate, &settled);
+            settled
         };
-        tracing::debug!(gate = %gate.display(), events = told, "polled");
+        tracing::debug!(gate = %gate.display(), events = settled.told.len(), "polled");
+        self.remember(gate, settled.row, settled.news).await;
+        settled.auto_sync
+    }
+
+    async fn remember(&self, gate: &Path, row: Option<Row>, news: bool) {
         match row {
             Some(row) if news => self.save(gate, &row).await,
             Some(row) => self.save_soon(gate, row),
             None => {}
         }
-        wanted
     }
 
     /// Saves what may be lost without harm, with others, and before the daemon stops.
@@ -331,9 +338,15 @@ impl Polling {
         if let Err(fault) = &synced {
             tracing::warn!(gate = %gate.display(), "auto-sync failed: {fault}");
         }
-        let succeeded = matches!(synced, Ok(true));
-        self.schedule()
-            .auto_synced(&gate, succeeded, Instant::now());
+        let synced = synced.unwrap_or_default();
+        self.schedule().auto_synced(&gate, &synced, Instant::now());
+    }
+
+    /// In the order in which things happened: the schedule is held meanwhile.
+    fn tell_all(&self, gate: &Path, settled: &Settled) {
+        for told in &settled.told {
+            self.tell(gate, &settled.projects, told);
+        }
     }
 
     fn tell(&self, gate: &Path, projects: &[String], told: &Told) {

@@ -2,7 +2,7 @@
 //!
 //! Pure bookkeeping over moments that are passed in; nothing here waits, asks or tells.
 
-use super::entry::{Entry, Outcome, Told, wall_clock};
+use super::entry::{Entry, Outcome, Synced, Told, wall_clock};
 use super::memory::Row;
 use super::targets::Target;
 use std::collections::{BTreeMap, HashMap};
@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use terok_config::global::PollingKeys;
+use terok_gate::Contact;
 use terok_proto::daemon::PollingSummary;
 use terok_proto::gate::{GateStalenessInfo, PollState, StalenessErrorKind};
 use tokio::sync::oneshot;
@@ -28,19 +29,13 @@ pub struct Failure {
     pub kind: StalenessErrorKind,
     /// For humans.
     pub message: String,
+    /// What it says of the host.
+    pub contact: Contact,
     /// The server said when to come back.
     pub retry_after: Option<Duration>,
 }
 
 impl Failure {
-    /// The host itself did not answer.
-    fn is_connection(&self) -> bool {
-        matches!(
-            self.kind,
-            StalenessErrorKind::Unreachable | StalenessErrorKind::Timeout
-        )
-    }
-
     /// Trying again soon cannot help.
     fn is_final(&self) -> bool {
         matches!(
@@ -248,15 +243,18 @@ impl Schedule {
             }
             Some(failure) => {
                 let wait = self.after_failure(interval, failures, failure);
-                if failure.is_connection() {
-                    let in_a_row = self.hosts.entry(host.clone()).or_default();
-                    *in_a_row += 1;
-                    if *in_a_row >= BREAKER {
-                        self.hold_back(gate, &host, now + wait);
+                match failure.contact {
+                    Contact::Unanswered => {
+                        let in_a_row = self.hosts.entry(host.clone()).or_default();
+                        *in_a_row += 1;
+                        if *in_a_row >= BREAKER {
+                            self.hold_back(gate, &host, now + wait);
+                        }
                     }
-                } else {
-                    // It answered.
-                    self.hosts.remove(&host);
+                    Contact::Answered => {
+                        self.hosts.remove(&host);
+                    }
+                    Contact::NotTried => {}
                 }
                 wait
             }
@@ -275,6 +273,27 @@ impl Schedule {
             auto_sync,
             row: Some(entry.row.clone()),
             news,
+        }
+    }
+
+    /// Takes over what is known of a gate without asking its upstream. When it is asked again, and who waits for that,
+    /// stays as it is.
+    pub(super) fn observe(&mut self, gate: &Path, staleness: &GateStalenessInfo) -> Settled {
+        let Some(entry) = self.entries.get_mut(gate) else {
+            let row = self.amend(gate, |row| row.staleness = Some(staleness.clone()));
+            return Settled {
+                row: Some(row),
+                ..Settled::default()
+            };
+        };
+        let before = entry.row.news();
+        let told = entry.observe(staleness);
+        Settled {
+            told: told.into_iter().collect(),
+            projects: entry.target.project_ids.clone(),
+            auto_sync: None,
+            row: Some(entry.row.clone()),
+            news: entry.row.news() != before,
         }
     }
 
@@ -301,11 +320,11 @@ impl Schedule {
         }
     }
 
-    pub(super) fn auto_synced(&mut self, gate: &Path, succeeded: bool, now: Instant) {
+    pub(super) fn auto_synced(&mut self, gate: &Path, synced: &Synced, now: Instant) {
         let spread = Duration::from_secs(1);
         if let Some(entry) = self.entries.get_mut(gate) {
-            entry.auto_synced(succeeded);
-            if !succeeded {
+            entry.auto_synced(synced);
+            if !synced.success {
                 // What it lacks is looked at again at its usual time.
                 return;
             }

@@ -6,6 +6,7 @@ use super::*;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, HashMap};
 use terok_config::global::PollingKeys;
+use terok_gate::{Contact, Lag};
 use terok_proto::gate::{Relation, StalenessErrorKind};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -38,16 +39,22 @@ fn staleness(relation: Relation, upstream: &str) -> GateStalenessInfo {
     }
 }
 
+fn lag(branch: &str, upstream: &str) -> Lag {
+    Lag {
+        branch: branch.to_owned(),
+        gate: Some("a".repeat(40)),
+        upstream: Some(upstream.to_owned()),
+    }
+}
+
 fn found(relation: Relation, upstream: &str) -> Outcome {
-    let changed = match relation {
-        Relation::Behind | Relation::Diverged => {
-            vec![("main".to_owned(), Some(upstream.to_owned()))]
-        }
+    let lagging = match relation {
+        Relation::Behind | Relation::Diverged => vec![lag("main", upstream)],
         _ => Vec::new(),
     };
     Outcome {
         staleness: staleness(relation, upstream),
-        changed,
+        lagging,
         failure: None,
     }
 }
@@ -59,10 +66,16 @@ fn failed(kind: StalenessErrorKind, retry_after: Option<Duration>) -> Outcome {
             error_kind: Some(kind),
             ..staleness(Relation::Unknown, "")
         },
-        changed: Vec::new(),
+        lagging: Vec::new(),
         failure: Some(Failure {
             kind,
             message: "no".to_owned(),
+            contact: match kind {
+                StalenessErrorKind::Unreachable | StalenessErrorKind::Timeout => {
+                    Contact::Unanswered
+                }
+                _ => Contact::Answered,
+            },
             retry_after,
         }),
     }
@@ -75,6 +88,8 @@ struct World {
     start: Instant,
     polls: BTreeMap<String, Vec<Duration>>,
     told: Vec<(String, Told)>,
+    /// Branches that auto-syncs find somebody else changing.
+    left: Vec<String>,
 }
 
 impl World {
@@ -97,6 +112,7 @@ impl World {
             start: now,
             polls: BTreeMap::new(),
             told: Vec::new(),
+            left: Vec::new(),
         }
     }
 
@@ -119,7 +135,11 @@ impl World {
                 if let Some(branches) = settled.auto_sync {
                     self.told
                         .push((name.clone(), Told::AutoSyncStarted(branches)));
-                    self.schedule.auto_synced(gate, true, self.now);
+                    let synced = Synced {
+                        success: true,
+                        left: self.left.clone(),
+                    };
+                    self.schedule.auto_synced(gate, &synced, self.now);
                 }
                 self.schedule.finished(gate, self.now);
             }
@@ -375,20 +395,130 @@ fn auto_sync_cools_down_and_does_not_repeat_itself() {
     world.live(MINUTE * 60, |_, _| found(Relation::Ahead, "b"));
     assert_eq!(syncs(&world), 0, "a gate that is ahead needs no sync");
     world.live(MINUTE * 60, |_, _| Outcome {
-        changed: vec![("other".to_owned(), Some("d".to_owned()))],
+        lagging: vec![lag("other", "d")],
         ..found(Relation::Equal, "b")
     });
     assert_eq!(syncs(&world), 0, "another branch");
     // A rewrite that waits for a human does not make it try for ever.
     world.live(MINUTE * 60, |_, _| found(Relation::Diverged, "c"));
     assert_eq!(syncs(&world), 1);
+    // A branch that somebody was just changing is worth another try.
+    world.told.clear();
+    world.left = vec!["main".to_owned()];
+    world.live(MINUTE * 60, |_, _| found(Relation::Behind, "d"));
+    assert!((9..=13).contains(&syncs(&world)), "{}", syncs(&world));
+    world.left.clear();
+    world.live(MINUTE * 60, |_, _| found(Relation::Behind, "d"));
+    world.told.clear();
     // An upstream that never rests is synced every five minutes, not every minute.
     let mut n = 0;
     world.live(MINUTE * 60, |_, _| {
         n += 1;
         found(Relation::Behind, &format!("head{n}"))
     });
-    assert!((9..=13).contains(&(syncs(&world) - 1)), "{}", syncs(&world));
+    assert!((9..=13).contains(&syncs(&world)), "{}", syncs(&world));
+    // What was brought and is behind again, say for a backup that was restored, is brought again.
+    world.live(MINUTE * 60, |_, _| found(Relation::Behind, "e"));
+    world.live(MINUTE * 60, |_, _| found(Relation::Equal, "e"));
+    world.told.clear();
+    world.live(MINUTE * 60, |_, _| found(Relation::Behind, "e"));
+    assert_eq!(syncs(&world), 1);
+}
+
+#[test]
+fn what_happens_to_a_gate_is_no_poll() {
+    let mut world = World::new(vec![target("a", "h", 5)], PollingKeys::default());
+    let gate = PathBuf::from("/gates/a.git");
+    // Pushed to every minute, it is polled all the same.
+    for _ in 0..60 {
+        world.live(MINUTE, |_, _| found(Relation::Equal, "b"));
+        let settled = world
+            .schedule
+            .observe(&gate, &staleness(Relation::Ahead, "b"));
+        assert!(settled.told.is_empty() && settled.auto_sync.is_none());
+    }
+    assert!((10..=15).contains(&world.count("a")), "{:?}", world.polls);
+
+    // What failed has failed, and whoever waits for upstream's answer waits.
+    world.live(MINUTE * 6, |_, _| failed(StalenessErrorKind::Timeout, None));
+    let (tell, mut told) = oneshot::channel();
+    assert!(world.schedule.poll_now(&gate, false, world.now, tell));
+    let before = world.schedule.status(None, world.now).remove(0);
+    let known = staleness(Relation::Diverged, "b");
+    world.schedule.observe(&gate, &known);
+    assert!(told.try_recv().is_err());
+    let after = world.schedule.status(None, world.now).remove(0);
+    assert_eq!(
+        (after.staleness, after.consecutive_failures),
+        (Some(known), 1)
+    );
+    assert_eq!(after.last_success_at, before.last_success_at);
+    assert_eq!(after.last_error, before.last_error);
+    assert_eq!(world.schedule.take_due(world.now).0.len(), 1, "still due");
+
+    // What it says of the gate is news all the same.
+    let mut tell = |relation| {
+        let settled = world.schedule.observe(&gate, &staleness(relation, "c"));
+        (settled.told, settled.projects, settled.news)
+    };
+    let (told, projects, news) = tell(Relation::Behind);
+    assert!(matches!(told[..], [Told::Stale(_)]) && news);
+    assert_eq!(projects, ["a"]);
+    assert!(matches!(tell(Relation::Diverged), (told, _, false) if told.is_empty()));
+    assert!(matches!(tell(Relation::Equal).0[..], [Told::Current(_)]));
+
+    // Nobody is told of a gate that nobody polls; it is remembered.
+    let elsewhere = Path::new("/gates/b.git");
+    let settled = world
+        .schedule
+        .observe(elsewhere, &staleness(Relation::Behind, "b"));
+    assert!(settled.told.is_empty() && settled.row.is_some());
+    let known = world.schedule.last_known(elsewhere).expect("remembered");
+    assert_eq!(known.staleness, Some(staleness(Relation::Behind, "b")));
+}
+
+#[test]
+fn a_vanished_repository_is_no_dead_host() {
+    let vanished = (0..5).map(|n| target(&format!("gone{n}"), "h", 5));
+    for contact in [Contact::Answered, Contact::NotTried] {
+        let mut world = World::new(
+            vanished.clone().chain([target("well", "h", 5)]).collect(),
+            PollingKeys::default(),
+        );
+        world.live(MINUTE * 60 * 24, |target, _| {
+            if target.project_ids == ["well"] {
+                return found(Relation::Equal, "b");
+            }
+            let mut outcome = failed(StalenessErrorKind::Unreachable, None);
+            outcome.failure.as_mut().expect("a failure").contact = contact;
+            outcome
+        });
+        let [well, gone] = ["well", "gone0"].map(|name| world.count(name));
+        assert!((240..=350).contains(&well), "{contact:?}: {well}");
+        assert!(gone < 30, "{contact:?}: {gone}");
+    }
+}
+
+#[test]
+fn who_cannot_ask_says_nothing_of_the_host() {
+    let mut down: Vec<Target> = (0..20)
+        .map(|n| target(&format!("p{n}"), "down", 5))
+        .collect();
+    down.extend((0..20).map(|n| target(&format!("keyless{n}"), "down", 1)));
+    let mut world = World::new(down, PollingKeys::default());
+    world.live(MINUTE * 60, |target, _| {
+        let mut outcome = failed(StalenessErrorKind::Timeout, None);
+        if target.project_ids[0].starts_with("keyless") {
+            outcome = failed(StalenessErrorKind::Unreachable, None);
+            outcome.failure.as_mut().expect("a failure").contact = Contact::NotTried;
+        }
+        outcome
+    });
+    let attempts: usize = (0..20).map(|n| world.count(&format!("p{n}"))).sum();
+    assert!(
+        attempts <= 20,
+        "one dead host, one hour: {attempts} attempts"
+    );
 }
 
 #[test]

@@ -5,7 +5,8 @@ use gix::ObjectId;
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use terok_gate::{
-    Control, GateSpec, GateUrl, GitTransport, GixTransport, Limits, SyncOptions, Upstream, sync,
+    Control, GateSpec, GateUrl, GitTransport, GixTransport, Limits, SyncOptions, SyncReport,
+    Upstream, sync,
 };
 use terok_proto::Fault;
 use terok_proto::gate::{GateSyncResult, PendingOp};
@@ -140,6 +141,15 @@ impl World {
         transport: &dyn GitTransport,
         options: &SyncOptions,
     ) -> Result<GateSyncResult, Fault> {
+        self.report_by(transport, options)
+            .map(|report| report.result)
+    }
+
+    pub fn report_by(
+        &self,
+        transport: &dyn GitTransport,
+        options: &SyncOptions,
+    ) -> Result<SyncReport, Fault> {
         let upstream = self.upstream();
         let upstream = self.spec.upstream_url.is_some().then_some(&upstream);
         sync(
@@ -150,7 +160,6 @@ impl World {
             &Limits::default(),
             &Control::new(),
         )
-        .map(|report| report.result)
     }
 
     /// Syncs everything, and it has to work.
