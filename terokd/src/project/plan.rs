@@ -230,6 +230,8 @@ pub(super) fn make(
         .join(format!("ssh-agent-local-{id}.sock"));
     step("agent_socket", "Agent socket", &socket, Role::OfId);
     if plan.leftover_keys {
+        // Who is hidden by the project that goes has the same scope, and a key that is gone cannot be made again.
+        plan.leftover_keys = !plan.reveals_system_project;
         let before = ["tasks_root", "state", "build", "task_archives"];
         let keys_at = plan
             .steps
@@ -242,6 +244,7 @@ pub(super) fn make(
                 what: "ssh_keys".into(),
                 path: None,
                 action: match keys {
+                    _ if plan.reveals_system_project => needed(id),
                     Keys::Assigned(count) => Action::Unassign { count },
                     Keys::Unknown => later(id),
                 },
@@ -416,6 +419,15 @@ fn later(id: &str) -> Action {
             "vault locked — SSH key assignments for scope '{id}' remain in the encrypted DB"
         ),
         reason: "the vault is locked; the assignments are dropped when it is unlocked".to_owned(),
+    }
+}
+
+/// The system project that comes to light goes on with the scope's keys.
+fn needed(id: &str) -> Action {
+    let reason = "the system project of the same id uses them";
+    Action::Keep {
+        text: format!("SSH key assignments for scope '{id}' not deleted: {reason}"),
+        reason: reason.to_owned(),
     }
 }
 

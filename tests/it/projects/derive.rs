@@ -119,7 +119,14 @@ fn a_system_project_is_not_shadowed_by_accident() {
         json!({"project_id": "sys", "dry_run": true}),
     );
     assert_eq!(plan["reveals_system_project"], true, "{plan}");
-    daemon.ok("delete_project", json!({"project_id": "sys"}));
+    // Both have the same keys, and who was hidden still needs them.
+    daemon.ok("project.provision_ssh_key", json!({"project_id": "sys"}));
+    let keys = daemon.ok("vault.list_ssh_keys", json!({}));
+    assert_eq!(keys[0]["scopes"], json!(["sys"]), "{keys}");
+    let result = daemon.ok("delete_project", json!({"project_id": "sys"}));
+    let kept = result["skipped"].to_string();
+    assert!(kept.contains("SSH key assignments"), "{result}");
+    assert_eq!(daemon.ok("vault.list_ssh_keys", json!({})), keys);
     assert_eq!(
         daemon.ok("get_project", json!({"project_id": "sys"}))["config"]["root"],
         world.path("$SYSTEM/projects/sys").to_str().unwrap()
