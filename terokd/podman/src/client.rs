@@ -173,6 +173,13 @@ impl Podman {
             .await
     }
 
+    /// The images as Podman has them now, for whoever decides something: an event of what another program did may still be
+    /// on its way. Readers after it profit.
+    pub async fn images_now(&self) -> Result<Arc<Images>, Fault> {
+        self.inner.images.stale();
+        self.images().await
+    }
+
     /// The containers, in the same way, without sizes.
     pub async fn containers(&self) -> Result<Arc<Containers>, Fault> {
         let ask = || self.clone().owned_containers();

@@ -171,7 +171,7 @@ impl Images {
             let (images, subject) = (self.clone(), subject.clone());
             blocking(move || subject.render_both(&images.inner.contexts)).await?
         };
-        let store = self.podman()?.images().await?;
+        let store = self.podman()?.images_now().await?;
         let stage = subject.stage()?;
         let before = {
             let path = stage.manifest().to_owned();
@@ -329,7 +329,7 @@ impl Images {
         if order.key.anew || order.on_new_ground || order.step.source == Source::Project {
             return Ok(None);
         }
-        let store = self.podman()?.images().await?;
+        let store = self.podman()?.images_now().await?;
         let Some(image) = store.by_tag(&order.step.tag) else {
             return Ok(None);
         };
@@ -456,7 +456,7 @@ impl Images {
     /// Forgets records of images that are gone.
     pub(super) async fn forget_gone(&self) {
         let forgotten = async {
-            let store = self.podman()?.images().await?;
+            let store = self.podman()?.images_now().await?;
             let there = store
                 .iter()
                 .map(|image| format!("sha256:{}", image.id))

@@ -70,7 +70,7 @@ impl Images {
     /// # Errors
     /// Podman cannot be asked.
     pub async fn orphaned(&self) -> Result<Vec<ImageInfo>, Fault> {
-        let known = self.known(false).await?;
+        let known = self.known(true).await?;
         Ok(infos(known.store().orphaned()))
     }
 
@@ -230,7 +230,7 @@ impl Images {
     async fn known(&self, fresh: bool) -> Result<Known, Fault> {
         let podman = self.podman()?;
         let images = if fresh {
-            Arc::new(podman.list_images().await?)
+            podman.images_now().await?
         } else {
             podman.images().await?
         };

@@ -261,6 +261,20 @@ async fn an_event_makes_the_next_reader_ask() {
 }
 
 #[tokio::test]
+async fn who_decides_does_not_wait_for_an_event() {
+    let fake = Fake::honest(1);
+    let podman = watched(&fake).await;
+    // Another program changed something; the event is on its way.
+    fake.behave(lists(2));
+    assert!(podman.images().await.unwrap().by_id(&id(1)).is_some());
+    let now = podman.images_now().await.unwrap();
+    assert!(now.by_id(&id(1)).is_none() && now.by_id(&id(2)).is_some());
+    let asked = fake.asked("/images/json");
+    assert!(podman.images().await.unwrap().by_id(&id(2)).is_some());
+    assert_eq!(fake.asked("/images/json"), asked);
+}
+
+#[tokio::test]
 async fn a_restarted_service_is_found_and_nothing_old_is_served() {
     let mut fake = Fake::honest(1);
     let podman = watched(&fake).await;
