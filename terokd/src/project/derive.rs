@@ -74,9 +74,9 @@ pub async fn derive(
         let write = registry.lock_write(&ids(&new)).await?;
         (registry.lock_read(&ids(source)).await?, write)
     };
-    // Another directory may claim the source's id.
-    registry.refresh(source).await;
-    registry.project(source)?;
+    // Another directory may claim either id since a moment ago.
+    registry.reload().await;
+    let snapshot = registry.snapshot();
     let env = domain.env.clone();
     let target = new.clone();
     let scope = registry.project(source)?.project()?.id.clone();

@@ -129,6 +129,8 @@ pub async fn write_new(
         .registry
         .lock_write(std::slice::from_ref(&id))
         .await?;
+    // Another directory may claim the id since a moment ago.
+    domain.registry.reload().await;
     let snapshot = domain.registry.snapshot();
     let dir = snapshot.paths.user_projects_dir.join(id.as_str());
     let path = dir.join("project.yml");

@@ -91,6 +91,9 @@ fn a_derived_project_shares_the_gate() {
     );
     fs::write(world.path("$CONFIG/projects/file"), "").unwrap();
     daemon.fails("derive_project", derive("src", "file"), "already_exists");
+    let elsewhere = "project: {id: taken, security_class: online}\n";
+    world.write("$CONFIG/projects/elsewhere/project.yml", elsewhere);
+    daemon.fails("derive_project", derive("src", "taken"), "already_exists");
     let left: Vec<String> = fs::read_dir(world.path("$CONFIG/projects"))
         .unwrap()
         .map(|e| e.unwrap().file_name().into_string().unwrap())

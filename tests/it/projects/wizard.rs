@@ -144,12 +144,11 @@ fn the_wizard_makes_a_project() {
             .is_empty()
     );
 
-    // A project of that id may stand in a directory of another name.
+    // A project of that id may stand in a directory of another name, since just now.
     world.write(
         "$CONFIG/projects/elsewhere/project.yml",
         "project: {id: taken, security_class: online}\n",
     );
-    daemon.ok("daemon.reload", json!({}));
     let taken = json!({"project_id": "taken", "rendered": "project: {}\n"});
     daemon.fails("write_project_yaml", taken, "already_exists");
     daemon.ok("get_project", json!({"project_id": "taken"}));
