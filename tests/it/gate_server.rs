@@ -144,17 +144,21 @@ fn clone(world: &World, port: u64, token: &str, name: &str, target: &str) -> boo
     command.output().unwrap().status.success()
 }
 
-#[test]
-fn a_derived_project_clones_and_a_deleted_one_does_not() {
+/// A project `alpha` whose upstream nobody polls.
+fn with_upstream() -> Option<World> {
     let world = World::new().file("$CONFIG/config.yml", TCP);
-    let Some(upstream) = Upstream::new(&world, "up") else {
-        return;
-    };
+    let upstream = Upstream::new(&world, "up")?;
     let yaml = format!(
         "git: {{upstream_url: \"{}\", default_branch: main}}\ngatekeeping: {{upstream_polling: {{enabled: false}}}}\n",
         upstream.file_url()
     );
-    let world = world.project("alpha", &yaml).project("other", "{}\n");
+    Some(world.project("alpha", &yaml))
+}
+
+#[test]
+fn a_derived_project_clones_and_a_deleted_one_does_not() {
+    let Some(world) = with_upstream() else { return };
+    let world = world.project("other", "{}\n");
     let mut daemon = world.start();
     daemon.ok("project.gate.sync", json!({"project_id": "alpha"}));
     let derived = json!({"source_id": "alpha", "new_id": "beta"});
@@ -207,15 +211,7 @@ fn a_derived_project_clones_and_a_deleted_one_does_not() {
 
 #[test]
 fn a_deletion_that_is_killed_leaves_no_token_behind() {
-    let world = World::new().file("$CONFIG/config.yml", TCP);
-    let Some(upstream) = Upstream::new(&world, "up") else {
-        return;
-    };
-    let yaml = format!(
-        "git: {{upstream_url: \"{}\", default_branch: main}}\ngatekeeping: {{upstream_polling: {{enabled: false}}}}\n",
-        upstream.file_url()
-    );
-    let world = world.project("alpha", &yaml);
+    let Some(world) = with_upstream() else { return };
     let token = |n: usize| format!("terok-g-{n:032x}");
     let points = ["delete.renamed_all", "delete.journal_removed"];
     let mut tokens = json!({token(9): {"scope": "alpha", "task": "t9"}});

@@ -78,6 +78,22 @@ fn run(project: &str, command: &str) -> String {
     ])
 }
 
+/// Its ssh server takes its configuration, and its start script comes to an end.
+fn can_be_reached(project: &str) {
+    for (command, expected) in [
+        (
+            "sudo mkdir -p /run/sshd && sudo /usr/sbin/sshd -t && echo fine",
+            "fine",
+        ),
+        (
+            "init-ssh-and-repo.sh </dev/null | tail -1",
+            ">> init complete",
+        ),
+    ] {
+        assert_eq!(run(project, command), expected, "{command}");
+    }
+}
+
 /// What agents and their users find inside.
 fn is_complete(project: &str) {
     let is =
@@ -96,14 +112,7 @@ fn is_complete(project: &str) {
         "true",
     );
     is("type -t gh", "function");
-    is(
-        "sudo mkdir -p /run/sshd && sudo /usr/sbin/sshd -t && echo fine",
-        "fine",
-    );
-    is(
-        "init-ssh-and-repo.sh </dev/null | tail -1",
-        ">> init complete",
-    );
+    can_be_reached(project);
     is(
         "for tool in uv ast-grep fd python pipx rg; do $tool --version >/dev/null || echo no $tool; done",
         "",
