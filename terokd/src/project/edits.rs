@@ -8,7 +8,7 @@ use std::path::Path;
 use terok_config::id::ProjectId;
 use terok_config::paths::Paths;
 use terok_config::project::{self as files, Candidate, ConfigFault};
-use terok_config::{edit, selection};
+use terok_config::{edit, selection, yaml};
 use terok_proto::config::{Problem, ProblemCode, Scope, Severity};
 use terok_proto::error::printable_text;
 use terok_proto::project::ProjectYaml;
@@ -125,6 +125,14 @@ pub async fn write_new(
     overwrite: bool,
 ) -> Result<String, Fault> {
     let id = ProjectId::parse(id)?;
+    // A draft may be wrong, but not of a size that nobody reads.
+    if rendered.len() as u64 > yaml::MAX_BYTES {
+        return Err(Fault::invalid_argument(format!(
+            "the text has {} bytes; a project.yml may have {}",
+            rendered.len(),
+            yaml::MAX_BYTES
+        )));
+    }
     let _lock = domain
         .registry
         .lock_write(std::slice::from_ref(&id))

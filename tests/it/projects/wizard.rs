@@ -153,6 +153,9 @@ fn the_wizard_makes_a_project() {
     daemon.fails("write_project_yaml", taken, "already_exists");
     daemon.ok("get_project", json!({"project_id": "taken"}));
 
+    let huge = json!({"project_id": "huge", "rendered": "#".repeat((1 << 20) + 1)});
+    daemon.fails("write_project_yaml", huge, "invalid_argument");
+    assert!(!world.path("$CONFIG/projects/huge").exists());
     for id in ["../../x", "a__-b", "my-", "terok-l0x", &"a".repeat(65)] {
         daemon.fails(
             "write_project_yaml",
