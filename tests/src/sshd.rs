@@ -117,6 +117,20 @@ impl Sshd {
         format!("[127.0.0.1]:{} {}\n", self.port(), key.trim())
     }
 
+    /// The host key in short, as ssh shows it.
+    ///
+    /// # Panics
+    /// There is no host key.
+    pub fn fingerprint(&self) -> String {
+        let shown = std::process::Command::new(&self.keygen)
+            .arg("-lf")
+            .arg(self.dir.join("host.pub"))
+            .output()
+            .expect("ssh-keygen");
+        let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+        shown.split(' ').nth(1).expect("a fingerprint").to_owned()
+    }
+
     /// Lets the owner of a public key in.
     ///
     /// # Panics

@@ -4,8 +4,8 @@ use crate::refs::{HEADS, Refs};
 use crate::remote::Remote;
 use crate::walk::{count, is_ancestor, is_commit};
 use crate::{
-    Advertisement, Contact, Control, GateSpec, GitTransport, Limits, PinnedKey, RemoteRef,
-    TransportError, Upstream, check_branch, layout,
+    Advertisement, Contact, Control, GateSpec, GitTransport, Limits, RemoteRef, TransportError,
+    Upstream, check_branch, layout,
 };
 use gix::ObjectId;
 use std::time::Duration;
@@ -56,8 +56,6 @@ pub struct PollReport {
     pub lagging: Vec<Lag>,
     /// Why upstream could not be asked.
     pub failure: Option<PollFailure>,
-    /// Host keys that were pinned on the way.
-    pub pinned: Vec<PinnedKey>,
 }
 
 /// Compares one branch with upstream as it is now.
@@ -130,7 +128,6 @@ fn look(
         staleness: nothing(None, None, None),
         lagging: Vec::new(),
         failure: None,
-        pinned: Vec::new(),
     };
     let wanted = branch
         .map(str::to_owned)
@@ -183,8 +180,7 @@ fn look(
     let prefixes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
     let asked = transport
         .ls_refs(upstream, &prefixes, limits, control)
-        .and_then(|mut advertised| {
-            report.pinned = std::mem::take(&mut advertised.pinned);
+        .and_then(|advertised| {
             let remote = Remote::read(&advertised)?;
             Ok((advertised, remote))
         });

@@ -1,6 +1,7 @@
-//! How a caller steers a call that talks to an upstream: cancellation, deadline, limits, progress.
+//! How a caller steers a call that talks to an upstream: cancellation, deadline, limits; and who is told of progress
+//! and of host keys.
 
-use crate::TransportError;
+use crate::{PinnedKey, TransportError};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -68,6 +69,7 @@ pub struct Progress {
 }
 
 type Report = dyn Fn(Progress) + Send + Sync;
+type Pinned = dyn Fn(PinnedKey) + Send + Sync;
 
 /// How long another process may work on a gate before those who wait for it give up.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -79,6 +81,7 @@ pub struct Control {
     deadline: Option<Instant>,
     patience: Duration,
     report: Option<Arc<Report>>,
+    pinned: Option<Arc<Pinned>>,
 }
 
 impl Default for Control {
@@ -88,6 +91,7 @@ impl Default for Control {
             deadline: None,
             patience: PATIENCE,
             report: None,
+            pinned: None,
         }
     }
 }
@@ -126,6 +130,13 @@ impl Control {
         self
     }
 
+    /// Tells `pinned` of every host key that the call pins, also if it fails then; it must not block.
+    #[must_use]
+    pub fn with_pinned(mut self, pinned: impl Fn(PinnedKey) + Send + Sync + 'static) -> Self {
+        self.pinned = Some(Arc::new(pinned));
+        self
+    }
+
     /// Stops the call.
     pub fn cancel(&self) {
         self.token.cancel();
@@ -161,6 +172,13 @@ impl Control {
     pub fn progress(&self, progress: Progress) {
         if let Some(report) = &self.report {
             report(progress);
+        }
+    }
+
+    /// Tells the watcher of a host key that was pinned.
+    pub(crate) fn pinned(&self, key: PinnedKey) {
+        if let Some(pinned) = &self.pinned {
+            pinned(key);
         }
     }
 }

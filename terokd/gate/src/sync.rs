@@ -5,8 +5,8 @@ use crate::head;
 use crate::refs::{ATTIC, CommitError, HEADS, Refs, TAGS, UPSTREAM};
 use crate::remote::{Remote, missing};
 use crate::{
-    Advertisement, Control, GateSpec, GitTransport, Limits, PinnedKey, TransportError, Upstream,
-    backup, cache, check_branch, layout, lock, maintenance, status, walk,
+    Advertisement, Control, GateSpec, GitTransport, Limits, TransportError, Upstream, backup,
+    cache, check_branch, layout, lock, maintenance, status, walk,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -40,8 +40,6 @@ pub struct SyncReport {
     pub result: GateSyncResult,
     /// Branches that somebody else was changing, so that they were left as they are.
     pub left: Vec<String>,
-    /// Host keys that were pinned on the way.
-    pub pinned: Vec<PinnedKey>,
 }
 
 /// Brings a gate up to date with its upstream, making it if there is none.
@@ -210,7 +208,7 @@ impl Run<'_> {
             wanted = !wants.is_empty();
             wants
         };
-        let (mut advertised, brought) = self.transport.ls_refs_and_fetch(
+        let (advertised, _) = self.transport.ls_refs_and_fetch(
             repository.git_dir(),
             upstream,
             &prefixes,
@@ -218,8 +216,6 @@ impl Run<'_> {
             self.limits,
             self.control,
         )?;
-        self.report.pinned.append(&mut advertised.pinned);
-        self.report.pinned.extend(brought.pinned);
         Ok((advertised, read?, wanted))
     }
 

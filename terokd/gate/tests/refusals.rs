@@ -13,7 +13,7 @@ use support::scene::{Scene, fetch, ls, want};
 use support::servers::{Agent, Server, Sshd, Tls, keygen};
 use terok_gate::{
     Access, CliTransport, Control, GateUrl, GitTransport, GixTransport, HostEnv, Limits, Phase,
-    PushError, TransportError, Upstream,
+    PinnedKey, PushError, TransportError, Upstream,
 };
 
 #[test]
@@ -201,15 +201,17 @@ fn host_keys_are_pinned_told_once_and_held() {
             matches!(error, TransportError::HostKeyChanged { .. }),
             "{name}: {error:?}"
         );
-        let pinned = ls(transport.as_ref(), &upstream).unwrap().pinned;
+        let pins = Pins::default();
+        let look = |upstream: &Upstream| {
+            transport.ls_refs(upstream, &[], &Limits::default(), &pins.control())
+        };
+        look(&upstream).unwrap();
+        let pinned = pins.told();
         assert_eq!(pinned.len(), 1, "{name}: {pinned:?}");
         assert_eq!(pinned[0].host, format!("[127.0.0.1]:{}", sshd.server.port));
         assert!(pinned[0].fingerprint.starts_with("SHA256:"), "{pinned:?}");
-        assert_eq!(
-            ls(transport.as_ref(), &upstream).unwrap().pinned,
-            [],
-            "{name}"
-        );
+        look(&upstream).unwrap();
+        assert_eq!(pins.told(), [], "{name}");
         assert_eq!(
             ls(transport.as_ref(), &strict).unwrap().refs.len(),
             2,
@@ -250,6 +252,106 @@ fn host_keys_are_pinned_told_once_and_held() {
         );
         assert_eq!(std::fs::read(&sshd.known_hosts).unwrap(), pins, "{name}");
     }
+}
+
+/// Host keys that calls were told of.
+#[derive(Clone, Default)]
+struct Pins(Arc<Mutex<Vec<PinnedKey>>>);
+
+impl Pins {
+    fn control(&self) -> Control {
+        let told = Arc::clone(&self.0);
+        Control::new().with_pinned(move |key| told.lock().unwrap().push(key))
+    }
+
+    fn told(&self) -> Vec<PinnedKey> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+#[test]
+fn a_pinned_host_key_is_told_whatever_comes_of_the_call() {
+    let lab = Lab::new();
+    let up = lab.upstream();
+    let (gate, head) = (lab.bare("gate.git"), lab.rev(&up, "refs/heads/main"));
+    for (name, transport) in lab.transports() {
+        let _ = std::fs::remove_dir_all(lab.path("ssh"));
+        let sshd = Sshd::start(&lab);
+        let upstream = sshd.upstream(&up);
+        let agent = Agent::start(&lab.path(&format!("{name}-empty.sock")));
+        let stranger = Upstream {
+            access: sshd.access(&agent.socket, false),
+            ..upstream.clone()
+        };
+        let pins = Pins::default();
+        let (limits, control) = (Limits::default(), pins.control());
+        let listed = |upstream: &Upstream| {
+            let listed = transport.ls_refs(upstream, &[], &limits, &control);
+            listed.map(drop).map_err(PushError::from)
+        };
+        let fetched = |upstream: &Upstream| {
+            let fetched = transport.fetch(&gate, upstream, &want(head), &limits, &control);
+            fetched.map(drop).map_err(PushError::from)
+        };
+        let both = |upstream: &Upstream| {
+            let mut choose = |_: &_| want(head);
+            let refs = &["refs/heads/"];
+            let both =
+                transport.ls_refs_and_fetch(&gate, upstream, refs, &mut choose, &limits, &control);
+            both.map(drop).map_err(PushError::from)
+        };
+        // Nothing has to be where it is pushed from: the host key comes first.
+        let pushed = |upstream: &Upstream| {
+            transport.push(&up, upstream, head, "refs/heads/x", None, &limits, &control)
+        };
+        type Call<'a> = &'a dyn Fn(&Upstream) -> Result<(), PushError>;
+        let calls: [(&str, Call<'_>); 4] = [
+            ("list", &listed),
+            ("fetch", &fetched),
+            ("both", &both),
+            ("push", &pushed),
+        ];
+        for (what, call) in calls {
+            std::fs::remove_file(&sshd.known_hosts).ok();
+            let error = call(&stranger).unwrap_err();
+            assert!(
+                matches!(error, PushError::Transport(TransportError::AuthFailed(_))),
+                "{name} {what}: {error:?}"
+            );
+            let told = pins.told();
+            assert_eq!(told.len(), 1, "{name} {what}: {told:?}");
+            // Those who come later have nothing to tell.
+            call(&stranger).unwrap_err();
+            listed(&upstream).unwrap();
+            assert_eq!(pins.told(), [], "{name} {what}");
+            // The same key, pinned again, is told again: somebody had taken it out.
+            std::fs::remove_file(&sshd.known_hosts).unwrap();
+            listed(&upstream).unwrap();
+            assert_eq!(pins.told(), told, "{name} {what}");
+        }
+    }
+}
+
+#[test]
+fn of_many_who_meet_a_host_at_once_one_tells() {
+    let lab = Lab::new();
+    let up = lab.upstream();
+    let sshd = Sshd::start(&lab);
+    let (upstream, pins) = (sshd.upstream(&up), Pins::default());
+    let transport = GixTransport::default();
+    let barrier = std::sync::Barrier::new(6);
+    std::thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| {
+                barrier.wait();
+                let control = pins.control();
+                transport
+                    .ls_refs(&upstream, &[], &Limits::default(), &control)
+                    .unwrap();
+            });
+        }
+    });
+    assert_eq!(pins.told().len(), 1);
 }
 
 #[test]

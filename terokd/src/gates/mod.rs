@@ -23,7 +23,7 @@ use terok_config::global::typed::GitBackend;
 use terok_config::id::ProjectId;
 use terok_gate::{
     CliTransport, Control, GateSpec, GateUrl, GitTransport, GixTransport, HostEnv, Limits,
-    PinnedKey, PromoteRequest, Reach, SyncOptions, SyncReport, Upstream,
+    PromoteRequest, Reach, SyncOptions, SyncReport, Upstream,
 };
 use terok_gate_server::Tokens;
 use terok_proto::Method;
@@ -186,7 +186,8 @@ impl Gates {
             backup_retention_days: u64::from(keys.backup_retention_days),
         };
         let (spec, transport) = (subject.spec(), self.transport(&subject));
-        let control = Control::new()
+        let control = self
+            .control(&subject)
             .with_token(stop)
             .with_progress(move |at| report(progress_of(at)));
         let existed = gate.is_dir();
@@ -282,7 +283,7 @@ impl Gates {
         let subject = self.subject(id)?;
         let upstream = self.upstream(&subject, None, false).await;
         let (spec, transport) = (subject.spec(), self.transport(&subject));
-        let control = self.control();
+        let control = self.control(&subject);
         blocking(move || {
             let limits = Limits::default();
             terok_gate::compare(
@@ -417,7 +418,7 @@ impl Gates {
             .await
             .unwrap_or_default();
         let (spec, transport) = (subject.spec(), self.transport(&subject));
-        let control = self.control();
+        let control = self.control(&subject);
         let lock = self.inner.locks.lock(&subject.path).await;
         let rows = blocking(move || {
             let limits = Limits::default();
@@ -458,7 +459,8 @@ impl Gates {
         let target = upstream_branch.clone().unwrap_or_else(|| branch.clone());
         let (spec, transport) = (subject.spec(), self.transport(&subject));
         let progress = cx.clone();
-        let control = Control::new()
+        let control = self
+            .control(&subject)
             .with_token(cx.token().clone())
             .with_progress(move |at| progress.progress(progress_of(at)));
         let lock = self.inner.locks.lock(&subject.path).await;
@@ -494,7 +496,7 @@ impl Gates {
             )));
         };
         let transport = self.transport(&subject);
-        let control = self.control();
+        let control = self.control(&subject);
         blocking(move || {
             let limits = Limits {
                 ls_refs: PROBE,
@@ -555,7 +557,7 @@ impl Gates {
         let subject = self.subject(id)?;
         let spec = subject.spec();
         let lock = self.inner.locks.lock(&subject.path).await;
-        let control = self.control();
+        let control = self.control(&subject);
         let changed = blocking(move || change(&spec, &control)).await?;
         drop(lock);
         self.look_again(&subject, |_| false).await;
@@ -633,9 +635,20 @@ impl Gates {
         }
     }
 
-    /// A handle for a call that only the end of the daemon stops.
-    fn control(&self) -> Control {
-        Control::new().with_token(self.inner.tasks.stopping().child_token())
+    /// A handle for a call that only the end of the daemon stops. A host key that it meets for the first time is worth a
+    /// look, whatever comes of the call.
+    fn control(&self, subject: &Subject) -> Control {
+        let (bus, project) = (self.inner.bus.clone(), subject.config.id.clone());
+        Control::new()
+            .with_token(self.inner.tasks.stopping().child_token())
+            .with_pinned(move |key| {
+                let (host, fingerprint) = (&key.host, &key.fingerprint);
+                tracing::info!(host, fingerprint, "host key pinned");
+                let data =
+                    json!({"host": host, "key_type": key.key_type, "fingerprint": fingerprint});
+                let draft = Draft::new(EventKind::HostKeyPinned);
+                bus.publish(draft.project(project.clone()).data(data));
+            })
     }
 
     async fn tell_sync(
@@ -653,7 +666,6 @@ impl Gates {
         };
         match outcome {
             Ok(report) => {
-                self.tell_pinned(gate, &report.pinned);
                 let result = &report.result;
                 if result.success {
                     self.tell(
@@ -690,20 +702,6 @@ impl Gates {
             let asked =
                 move |branch: &str| branches.is_empty() || branches.iter().any(|b| b == branch);
             self.look_again(subject, asked).await;
-        }
-    }
-
-    /// A host key that was met for the first time is worth a look.
-    fn tell_pinned(&self, gate: &Path, pinned: &[PinnedKey]) {
-        for key in pinned {
-            tracing::info!(
-                host = key.host,
-                fingerprint = key.fingerprint,
-                "host key pinned"
-            );
-            let data =
-                json!({"host": key.host, "key_type": key.key_type, "fingerprint": key.fingerprint});
-            self.tell(gate, EventKind::HostKeyPinned, &data);
         }
     }
 

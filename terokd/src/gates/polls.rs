@@ -49,19 +49,16 @@ impl Upstreams for Gates {
 impl Gates {
     async fn poll_target(&self, target: &Target) -> Outcome {
         match self.ask(target).await {
-            Ok(report) => {
-                self.tell_pinned(&target.gate_path, &report.pinned);
-                Outcome {
-                    staleness: report.staleness,
-                    lagging: report.lagging,
-                    failure: report.failure.map(|failure| Failure {
-                        kind: failure.kind,
-                        message: failure.message,
-                        contact: failure.contact,
-                        retry_after: failure.retry_after,
-                    }),
-                }
-            }
+            Ok(report) => Outcome {
+                staleness: report.staleness,
+                lagging: report.lagging,
+                failure: report.failure.map(|failure| Failure {
+                    kind: failure.kind,
+                    message: failure.message,
+                    contact: failure.contact,
+                    retry_after: failure.retry_after,
+                }),
+            },
             Err(fault) => refused(target, &fault),
         }
     }
@@ -69,7 +66,7 @@ impl Gates {
     async fn ask(&self, target: &Target) -> Result<PollReport, Fault> {
         let (subject, upstream) = self.asks_for(target).await?;
         let (spec, transport) = (subject.spec(), self.transport(&subject));
-        let control = self.control();
+        let control = self.control(&subject);
         let seconds = subject.snapshot.global.terokd.polling.timeout_seconds;
         let wanted = target.auto_sync.then(|| target.auto_sync_branches.clone());
         blocking(move || {

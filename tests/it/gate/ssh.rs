@@ -166,6 +166,73 @@ fn another_host_key_stops_everything_until_a_human_looks() {
 }
 
 #[test]
+fn every_first_contact_tells_of_the_host_key_once_and_no_other_does() {
+    let Some((world, _up, sshd, daemon)) = lab() else {
+        return;
+    };
+    // Events come in order: what was told before the vault is locked is told by then.
+    let kinds = json!({"kinds": ["ssh.host_key_pinned", "vault.locked"]});
+    let mut events = daemon.events(kinds);
+    let mut keys = Vec::new();
+    let pins = world.path("$DATA/sandbox/gate/.known_hosts");
+    let mut meet = |call: &dyn Fn()| {
+        if pins.exists() {
+            std::fs::remove_file(&pins).unwrap();
+            sshd.replace_host_key();
+        }
+        call();
+        let known = std::fs::read_to_string(&pins).unwrap();
+        assert!(known.contains(sshd.host_line().trim()), "{known}");
+        keys.push(sshd.fingerprint());
+    };
+    let line = mint(&daemon);
+    let check = |ok: bool| {
+        let checked = daemon.ok("project.check_ssh_key", of("alpha"));
+        assert_eq!(checked["ok"], ok, "{checked}");
+    };
+    // The usual order: the key is made, and only then registered.
+    meet(&|| check(false));
+    meet(&|| drop(refused(&daemon)));
+    check(false);
+    sshd.accept(&line);
+    meet(&|| check(true));
+    meet(&|| drop(sync(&daemon)));
+    meet(&|| {
+        let compared = daemon.ok("project.gate.compare_vs_upstream", of("alpha"));
+        assert_eq!(compared["relation"], "equal", "{compared}");
+    });
+    gate(&world, "alpha").branch("agent", "main");
+    gate(&world, "alpha").commit("agent", "mine");
+    meet(&|| {
+        let rows = daemon.ok("project.gate.review", of("alpha"));
+        assert_ne!(rows[0]["stale"], true, "{rows}");
+    });
+    meet(&|| {
+        let promote = json!({"project_id": "alpha", "branch": "agent"});
+        daemon.ok("project.gate.promote", promote);
+    });
+    meet(&|| {
+        let polled = daemon.ok("polling.poll_now", of("alpha"));
+        assert_eq!(polled[0]["relation"], "equal", "{polled}");
+    });
+    daemon.ok("vault.lock", json!({}));
+    let told = events.until(|event| event["kind"] == "vault.locked");
+    let told: Vec<&Value> = told
+        .iter()
+        .filter(|event| event["kind"] == "ssh.host_key_pinned")
+        .collect();
+    assert!(
+        told.iter().all(|event| event["project_id"] == "alpha"),
+        "{told:?}"
+    );
+    let told: Vec<&str> = told
+        .iter()
+        .map(|event| event["data"]["fingerprint"].as_str().unwrap())
+        .collect();
+    assert_eq!(told, keys);
+}
+
+#[test]
 fn who_wants_strict_host_keys_pins_them_himself() {
     let world = World::new().file("$CONFIG/terokd.yml", "ssh: {host_keys: strict}\n");
     let (Some(up), Some(sshd)) = (Upstream::new(&world, "up"), Sshd::start(&world)) else {

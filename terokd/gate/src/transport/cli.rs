@@ -68,7 +68,7 @@ impl GitTransport for CliTransport {
         control: &Control,
     ) -> Result<Advertisement, TransportError> {
         let watch = Watch::start(control, limits.ls_refs, None)?;
-        let before = host_keys::Before::look(upstream)?;
+        let _contact = host_keys::Contact::begin(upstream, control)?;
         let mut listing = self.list(upstream, prefixes, &watch)?;
         let mut empty_confirmed = false;
         if listing.refs.is_empty() {
@@ -80,7 +80,6 @@ impl GitTransport for CliTransport {
             refs: listing.refs,
             head: listing.head,
             empty_confirmed,
-            pinned: host_keys::pinned(before.as_ref()),
         })
     }
 
@@ -96,7 +95,7 @@ impl GitTransport for CliTransport {
             return Ok(FetchReport::default());
         }
         let watch = Watch::start(control, limits.total, Some(limits.inactivity))?;
-        let before = host_keys::Before::look(upstream)?;
+        let _contact = host_keys::Contact::begin(upstream, control)?;
         let quarantine = Quarantine::new(repository)?;
         let mut command = git(&self.env, upstream)?;
         command
@@ -144,7 +143,6 @@ impl GitTransport for CliTransport {
             objects: quarantine.objects()?,
             // git tells sizes only of transfers that take a while.
             bytes: reader.bytes.max(quarantine.bytes()?),
-            pinned: host_keys::pinned(before.as_ref()),
         };
         control.check()?;
         quarantine.admit()?;

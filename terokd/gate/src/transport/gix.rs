@@ -108,7 +108,6 @@ impl GixTransport {
             refs: listing.refs,
             head: listing.head,
             empty_confirmed,
-            pinned: Vec::new(),
         };
         Ok((session, advertisement))
     }
@@ -134,11 +133,7 @@ fn receive_into(
         return Err(reason);
     }
     quarantine.admit()?;
-    Ok(FetchReport {
-        objects,
-        bytes,
-        pinned: Vec::new(),
-    })
+    Ok(FetchReport { objects, bytes })
 }
 
 impl GitTransport for GixTransport {
@@ -151,12 +146,11 @@ impl GitTransport for GixTransport {
     ) -> Result<Advertisement, TransportError> {
         let watch = Rc::new(Watch::start(control, limits.ls_refs, None)?);
         watch.at_most(LIST_LIMIT);
-        let before = host_keys::Before::look(upstream)?;
+        let _contact = host_keys::Contact::begin(upstream, control)?;
         guarded(|| {
-            let (session, mut advertisement) =
+            let (session, advertisement) =
                 self.advertisement(upstream, prefixes, limits, &watch)?;
             session.close();
-            advertisement.pinned = host_keys::pinned(before.as_ref());
             Ok(advertisement)
         })
     }
@@ -172,11 +166,12 @@ impl GitTransport for GixTransport {
     ) -> Result<(Advertisement, FetchReport), TransportError> {
         let watch = Rc::new(Watch::start(control, limits.ls_refs, None)?);
         watch.at_most(LIST_LIMIT);
-        let before = host_keys::Before::look(upstream)?;
+        let contact = host_keys::Contact::begin(upstream, control)?;
         guarded(|| {
-            let (session, mut advertisement) =
+            let (session, advertisement) =
                 self.advertisement(upstream, prefixes, limits, &watch)?;
-            advertisement.pinned = host_keys::pinned(before.as_ref());
+            // The rest may take hours.
+            contact.as_ref().inspect(|contact| contact.look());
             let wants = choose(&advertisement);
             let report = if wants.is_empty() {
                 session.close();
@@ -205,12 +200,10 @@ impl GitTransport for GixTransport {
             limits.total,
             Some(limits.inactivity),
         )?);
-        let before = host_keys::Before::look(upstream)?;
+        let _contact = host_keys::Contact::begin(upstream, control)?;
         guarded(|| {
             let session = Session::open(&self.env, upstream, limits, &watch, None)?;
-            let mut report = receive_into(repository, session, wants, &watch)?;
-            report.pinned = host_keys::pinned(before.as_ref());
-            Ok(report)
+            receive_into(repository, session, wants, &watch)
         })
     }
 

@@ -1,29 +1,45 @@
 //! Notices host keys that ssh pinned during a call, so that somebody can be told.
 
 use super::PinnedKey;
-use crate::{Access, TransportError, Upstream, access};
+use crate::{Access, Control, TransportError, Upstream, access};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Nobody pins this much; what is behind it is not looked at.
 const LIMIT: u64 = 4 * 1024 * 1024;
 
-/// The pins before a call.
-pub(super) struct Before {
+/// A call that may pin host keys of ours. Whatever was pinned when [`Self::look`] is called, or when this ends, is told to
+/// the watcher of the call: also by a call that fails, and once, whichever of several calls pinned it.
+pub(super) struct Contact {
     file: PathBuf,
     host: String,
-    lines: BTreeSet<String>,
+    control: Control,
 }
 
-/// Two calls that meet a host at once both see its key appear; one of them tells.
-static TOLD: Mutex<BTreeSet<(PathBuf, String)>> = Mutex::new(BTreeSet::new());
+/// What a file with pins held, as far as somebody was told of it.
+#[derive(Default)]
+struct Ledger {
+    lines: BTreeSet<String>,
+    /// Calls under way; when there are none, nothing of what the file holds is news.
+    contacts: usize,
+}
 
-impl Before {
+/// Files with pins that calls under way may add to.
+static LEDGERS: Mutex<BTreeMap<PathBuf, Ledger>> = Mutex::new(BTreeMap::new());
+
+fn ledgers() -> MutexGuard<'static, BTreeMap<PathBuf, Ledger>> {
+    LEDGERS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Contact {
     /// Takes stock, if this call may pin anything of ours. Makes the file if it is missing.
-    pub(super) fn look(upstream: &Upstream) -> Result<Option<Self>, TransportError> {
+    pub(super) fn begin(
+        upstream: &Upstream,
+        control: &Control,
+    ) -> Result<Option<Self>, TransportError> {
         let Access::VaultAgent { known_hosts, .. } = &upstream.access else {
             return Ok(None);
         };
@@ -36,30 +52,61 @@ impl Before {
             None | Some(22) => name,
             Some(port) => format!("[{name}]:{port}"),
         };
+        let mut ledgers = ledgers();
+        let ledger = ledgers.entry(known_hosts.clone()).or_default();
+        let now = lines(known_hosts);
+        if ledger.contacts == 0 {
+            ledger.lines = now;
+        } else {
+            // What came is for those to tell who are under way; what went may come again.
+            ledger.lines.retain(|line| now.contains(line));
+        }
+        ledger.contacts += 1;
         Ok(Some(Self {
-            lines: lines(known_hosts),
             file: known_hosts.clone(),
             host,
+            control: control.clone(),
         }))
     }
 
-    /// What came since.
-    pub(super) fn pinned(&self) -> Vec<PinnedKey> {
-        let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Tells what came since.
+    pub(super) fn look(&self) {
+        let news = self.news(&mut ledgers());
+        for key in news {
+            self.control.pinned(key);
+        }
+    }
+
+    /// Keys of this host that nobody was told of yet.
+    fn news(&self, ledgers: &mut BTreeMap<PathBuf, Ledger>) -> Vec<PinnedKey> {
+        let Some(ledger) = ledgers.get_mut(&self.file) else {
+            return Vec::new();
+        };
         lines(&self.file)
-            .difference(&self.lines)
+            .into_iter()
             .filter_map(|line| {
-                let key = parse(line, &self.host)?;
-                let first = told.insert((self.file.clone(), line.clone()));
-                first.then_some(key)
+                let key = parse(&line, &self.host)?;
+                ledger.lines.insert(line).then_some(key)
             })
             .collect()
     }
 }
 
-/// The pins that a call added; none if it could add none.
-pub(super) fn pinned(before: Option<&Before>) -> Vec<PinnedKey> {
-    before.map(Before::pinned).unwrap_or_default()
+impl Drop for Contact {
+    fn drop(&mut self) {
+        let mut ledgers = ledgers();
+        let news = self.news(&mut ledgers);
+        if let Some(ledger) = ledgers.get_mut(&self.file) {
+            ledger.contacts -= 1;
+            if ledger.contacts == 0 {
+                ledgers.remove(&self.file);
+            }
+        }
+        drop(ledgers);
+        for key in news {
+            self.control.pinned(key);
+        }
+    }
 }
 
 fn lines(file: &Path) -> BTreeSet<String> {

@@ -58,8 +58,6 @@ pub struct Advertisement {
     /// `refs` is empty because nothing is there: upstream said so, or said nothing twice. A caller that removes what
     /// upstream has not must see this first.
     pub empty_confirmed: bool,
-    /// Host keys that this call pinned.
-    pub pinned: Vec<PinnedKey>,
 }
 
 /// What a fetch brought.
@@ -69,11 +67,10 @@ pub struct FetchReport {
     pub objects: u64,
     /// Bytes received.
     pub bytes: u64,
-    /// Host keys that this call pinned.
-    pub pinned: Vec<PinnedKey>,
 }
 
-/// A way to talk to upstreams. All calls block and stop within half a second of being cancelled.
+/// A way to talk to upstreams. All calls block and stop within half a second of being cancelled. Host keys that they pin
+/// are told through their [`Control`].
 pub trait GitTransport: Send + Sync {
     /// Asks for refs. A prefix that ends in `/` stands for all refs below it, any other for that ref only; no prefix
     /// means all. `HEAD`'s target is always told.

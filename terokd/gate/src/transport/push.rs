@@ -36,7 +36,7 @@ pub(super) fn push(
         )));
     }
     let watch = Watch::start(control, limits.total, Some(limits.inactivity))?;
-    let before = super::host_keys::Before::look(upstream)?;
+    let _contact = super::host_keys::Contact::begin(upstream, control)?;
     let mut command = cli::git(env, upstream)?;
     command.env("GIT_DIR", repository);
     // An empty lease means that the ref must not exist. A lease also lets git send what is no fast-forward, which is
@@ -67,13 +67,6 @@ pub(super) fn push(
         bytes: 0,
     });
     let finished = child::run(&mut command, b"", OUTPUT_LIMIT, &watch, |_| {})?;
-    for key in super::host_keys::pinned(before.as_ref()) {
-        tracing::info!(
-            host = key.host,
-            fingerprint = key.fingerprint,
-            "host key pinned by a push"
-        );
-    }
     if finished.status.success() {
         return Ok(());
     }
