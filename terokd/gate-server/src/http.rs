@@ -9,7 +9,7 @@ use crate::git::{Group, speaks_v2, valid_protocol};
 use crate::listen::Origin;
 use crate::repository::Repository;
 use crate::route::{Endpoint, Route, Service, route};
-use crate::server::Inner;
+use crate::server::{Active, Inner};
 use crate::tokens::Grant;
 use crate::{admission::Permit, auth};
 use bytes::Bytes;
@@ -39,7 +39,8 @@ pub(crate) async fn answer(
     request: Request<Incoming>,
 ) -> Response<Reply> {
     inner.requests.fetch_add(1, Ordering::Relaxed);
-    let _active = inner.active();
+    // One request, whoever still works on it.
+    let active = Arc::new(inner.active());
     let (parts, body) = request.into_parts();
     let post = match parts.method {
         Method::GET => false,
@@ -76,6 +77,7 @@ pub(crate) async fn answer(
     tracing::debug!(scope = grant.scope, task = grant.task_id, repository = route.name, endpoint = ?route.endpoint, "request");
     let request = Authorised {
         inner,
+        active,
         grant,
         route,
         query: parts.uri.query(),
@@ -89,6 +91,7 @@ pub(crate) async fn answer(
 /// A request whose token opens the repository that it names.
 struct Authorised<'a> {
     inner: Arc<Inner>,
+    active: Arc<Active>,
     grant: Arc<Grant>,
     route: Route<'a>,
     query: Option<&'a str>,
@@ -249,7 +252,7 @@ impl Authorised<'_> {
                 inner.pushed(report, killed);
             }
         };
-        let active = self.inner.active();
+        let active = Arc::clone(&self.active);
         self.inner.tasks.spawn(async move {
             exchange.run(sender, finish).await;
             drop((permit, active));

@@ -168,6 +168,25 @@ impl World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_counts_once_from_its_first_byte_to_its_end() {
+    let world = World::new().await;
+    let token = world.token("alpha", "t1").await;
+    let body = world.push_body().await;
+    let mut one = world.half_a_push(&token, &body, false).await;
+    assert_eq!(world.server.status().active_requests, 1);
+    let gate = world.gate_path("alpha");
+    let head = world.git(&gate, &["rev-parse", "main"]).await;
+    let two = world.fetch_and_do_not_read(&token, &head);
+    assert_eq!(world.server.status().active_requests, 2);
+    drop(two);
+    one.write_all(&body[body.len() / 2..]).unwrap();
+    assert_eq!(status(&rest(one)), 200);
+    world.idle().await;
+    assert_eq!(world.server.status().requests_total, 2);
+    world.server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_push_that_breaks_off_leaves_nothing() {
     for (unpack_limit, chunked) in [("1", true), ("1", false), ("100", true), ("100", false)] {
         let mut world = World::new().await;
