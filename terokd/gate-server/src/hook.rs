@@ -109,8 +109,12 @@ fn is_zero(id: &str) -> bool {
 pub fn run(hook: Option<&OsStr>) -> ExitCode {
     // Whoever ends git ends its group; what is begun here is brief and must be finished.
     let _ = nix::unistd::setpgid(nix::unistd::Pid::from_raw(0), nix::unistd::Pid::from_raw(0));
+    answer(hook, io::stdin(), LARGEST)
+}
+
+fn answer(hook: Option<&OsStr>, list: impl io::Read, largest: u64) -> ExitCode {
     let mut text = Vec::new();
-    if let Err(error) = io::stdin().take(LARGEST).read_to_end(&mut text) {
+    if let Err(error) = list.take(largest + 1).read_to_end(&mut text) {
         warn(&format!("cannot read what is pushed: {error}"));
         // No failure of ours rejects a push.
         return ExitCode::SUCCESS;
@@ -120,7 +124,12 @@ pub fn run(hook: Option<&OsStr>) -> ExitCode {
         .filter_map(Update::parse)
         .collect();
     if hook.is_some_and(|hook| hook == BEFORE) {
-        if let Some(message) = refusal(&text, &updates) {
+        if text.len() as u64 > largest {
+            // What is not read may hold what is to be refused, or kept.
+            warn("too many refs at once: push them in several steps");
+            return ExitCode::FAILURE;
+        }
+        if let Some(message) = refusal(&updates) {
             warn(&message);
             return ExitCode::FAILURE;
         }
@@ -158,11 +167,8 @@ fn write_down(path: &Path, updates: &[Update]) -> io::Result<()> {
 }
 
 /// Why a push is refused: git carries out deletions whatever old id they claim, if that names nothing, and then nobody
-/// has seen what is lost. A list that is longer than what is read may hold such.
-fn refusal(text: &[u8], updates: &[Update]) -> Option<String> {
-    if text.len() as u64 == LARGEST {
-        return Some("too many refs at once: push them in several steps".to_owned());
-    }
+/// has seen what is lost.
+fn refusal(updates: &[Update]) -> Option<String> {
     let is_deletion =
         |update: &&Update| is_zero(&update.new) && update.name.starts_with(b"refs/heads/");
     let mut deletions = updates.iter().filter(is_deletion).peekable();
@@ -305,4 +311,28 @@ fn feed(mut command: Command, input: &[u8]) -> io::Result<Output> {
         return Err(error);
     }
     child.wait_with_output()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_that_is_too_long_is_refused_before_anything_moves() {
+        let tag = format!("{} {} refs/tags/t\n", "0".repeat(40), "1".repeat(40));
+        let list = tag.repeat(10);
+        let largest = list.len() as u64;
+        let before = Some(OsStr::new(BEFORE));
+        assert_eq!(answer(before, list.as_bytes(), largest), ExitCode::SUCCESS);
+        assert_eq!(
+            answer(before, list.as_bytes(), largest - 1),
+            ExitCode::FAILURE
+        );
+        // It has happened: nothing is left to refuse.
+        let after = Some(OsStr::new("post-receive"));
+        assert_eq!(
+            answer(after, list.as_bytes(), largest - 1),
+            ExitCode::SUCCESS
+        );
+    }
 }
