@@ -159,6 +159,48 @@ fn a_redirect_is_followed_without_credentials() {
 }
 
 #[test]
+fn what_the_user_says_of_a_server_is_not_told_to_another() {
+    let scene = Scene::new();
+    let other = HttpServer::start(scene.lab.dir.path());
+    let there = format!("http://127.0.0.1:{}", other.server.port);
+    let here = scene.http.url("");
+    scene.lab.configure(&format!(
+        "[http \"{here}\"]\nextraHeader = \"Authorization: Bearer here\"\nextraHeader = \"X-Here: 1\"\n\
+         [http]\nextraHeader = \"Cookie: all\"\nextraHeader = \"X-All: 1\"\n"
+    ));
+    let transport = GixTransport::new(scene.lab.env.clone());
+    let list = || assert_eq!(ls(&transport, &scene.upstream).unwrap().refs.len(), 2);
+    list();
+    assert_eq!(scene.http.header("authorization")[0], "Bearer here");
+    list();
+    assert_eq!(scene.http.header("cookie")[0], "all");
+    let transport = GixTransport::new(scene.lab.env.clone());
+    let list = || assert_eq!(ls(&transport, &scene.upstream).unwrap().refs.len(), 2);
+    scene.http.behave(Manner::Redirect(there.clone()));
+    for (header, told) in [
+        ("authorization", 0),
+        ("x-here", 0),
+        ("cookie", 0),
+        ("x-all", 2),
+    ] {
+        list();
+        assert_eq!(other.header(header).len(), told, "{header}");
+    }
+    // What is said of the other server is told to it.
+    scene.lab.configure(&format!(
+        "[http \"{there}\"]\nextraHeader = \"Authorization: Bearer there\"\n"
+    ));
+    list();
+    assert_eq!(other.header("authorization"), ["Bearer there"; 2]);
+    assert!(
+        !scene
+            .http
+            .header("authorization")
+            .contains(&"Bearer there".to_owned())
+    );
+}
+
+#[test]
 fn a_poll_without_news_is_one_request_on_one_connection() {
     let scene = Scene::new();
     let transport = GixTransport::new(scene.lab.env.clone());

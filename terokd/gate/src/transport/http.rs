@@ -5,7 +5,7 @@
 
 use super::http_config::HttpConfig;
 use super::watch::Meter;
-use crate::{GateUrl, TransportError, UrlKind};
+use crate::{GateUrl, HostEnv, TransportError, UrlKind};
 use curl::easy::{Easy2, Handler, InfoType, List, WriteError};
 use curl::multi::{Easy2Handle, Multi};
 use gix::error::{ErrorExt, Message};
@@ -87,6 +87,8 @@ impl Capabilities {
 /// One conversation with one server. Its requests share a connection.
 pub(super) struct Client {
     multi: Rc<Multi>,
+    env: HostEnv,
+    /// What is said of the server that is asked.
     config: HttpConfig,
     connect: Duration,
     meter: Meter,
@@ -105,7 +107,7 @@ pub(super) struct Client {
 impl Client {
     pub(super) fn new(
         url: &GateUrl,
-        config: HttpConfig,
+        env: &HostEnv,
         connect: Duration,
         meter: Meter,
         credentials: Box<dyn Credentials>,
@@ -116,7 +118,8 @@ impl Client {
             .map(|password| (url.user().unwrap_or_default(), password));
         Self {
             multi: Rc::new(Multi::new()),
-            config,
+            env: env.clone(),
+            config: HttpConfig::read(env, url),
             connect,
             meter,
             failure: Failure::default(),
@@ -232,7 +235,8 @@ impl Client {
         Err(TransportError::protocol("it redirects in circles"))
     }
 
-    /// A redirect may lead to another server, but not down to plain HTTP, and credentials do not go along.
+    /// A redirect may lead to another server, but not down to plain HTTP, and neither credentials nor settings of the
+    /// one that it comes from go along.
     fn check_redirect(&mut self, from: &str, to: &str) -> Result<(), TransportError> {
         let parse = |url: &str| {
             GateUrl::parse(url).map_err(|fault| {
@@ -250,6 +254,7 @@ impl Client {
         }
         if (from.kind(), from.host(), from.port()) != (to.kind(), to.host(), to.port()) {
             self.account = None;
+            self.config = HttpConfig::read_elsewhere(&self.env, &to);
             if std::mem::take(&mut self.unsettled) {
                 self.credentials.settle(true);
             }
@@ -374,6 +379,7 @@ impl Client {
     fn shared(&self) -> Self {
         Self {
             multi: Rc::clone(&self.multi),
+            env: self.env.clone(),
             config: self.config.clone(),
             connect: self.connect,
             meter: self.meter.clone(),

@@ -23,6 +23,15 @@ pub(super) struct HttpConfig {
 impl HttpConfig {
     /// For one upstream: what `http.*` says, then what `http.<url>.*` says, then what the environment says.
     pub(super) fn read(env: &HostEnv, url: &GateUrl) -> Self {
+        Self::read_with(env, url, true)
+    }
+
+    /// The same for a server that another one has named: secrets that are not said to be for it are not told to it.
+    pub(super) fn read_elsewhere(env: &HostEnv, url: &GateUrl) -> Self {
+        Self::read_with(env, url, false)
+    }
+
+    fn read_with(env: &HostEnv, url: &GateUrl, chosen: bool) -> Self {
         let mut config = Self::default();
         for file in access::user_git_config(env) {
             let Some(sections) = file.sections_by_name("http") else {
@@ -40,7 +49,8 @@ impl HttpConfig {
                 .collect();
             // The most exact one last, so that it wins.
             sections.sort_by_key(|(weight, _)| *weight);
-            for (_, section) in sections {
+            for (weight, section) in sections {
+                let trusted = chosen || weight > 0;
                 let text = |key: &str| {
                     section
                         .value(key)
@@ -68,7 +78,7 @@ impl HttpConfig {
                 for header in section.values("extraHeader") {
                     if header.is_empty() {
                         config.extra_headers.clear();
-                    } else {
+                    } else if trusted || !is_secret(&header) {
                         config
                             .extra_headers
                             .push(header.to_str_lossy().into_owned());
@@ -126,6 +136,15 @@ fn matches(pattern: &str, url: &GateUrl) -> Option<usize> {
     let path = pattern.path().trim_end_matches('/');
     let rest = url.path().strip_prefix(path)?;
     (rest.is_empty() || rest.starts_with('/')).then_some(1 + path.len())
+}
+
+/// Whether a header is one that curl, too, keeps from other servers.
+fn is_secret(header: &[u8]) -> bool {
+    let name = header.split(|byte| *byte == b':').next();
+    let name = name.unwrap_or_default().trim_ascii();
+    ["authorization", "cookie"]
+        .iter()
+        .any(|secret| name.eq_ignore_ascii_case(secret.as_bytes()))
 }
 
 fn expand(env: &HostEnv, text: &str) -> PathBuf {

@@ -3,7 +3,6 @@
 use super::child::{Guarded, Tail};
 use super::credentials::Helpers;
 use super::http::{Capabilities, Client, Failure};
-use super::http_config::HttpConfig;
 use super::stderr;
 use super::watch::{Meter, Watch};
 use crate::{HostEnv, Limits, TransportError, Upstream, UrlKind, access};
@@ -103,7 +102,7 @@ impl Session {
             UrlKind::Http | UrlKind::Https => {
                 let client = Client::new(
                     &upstream.url,
-                    HttpConfig::read(env, &upstream.url),
+                    env,
                     limits.connect,
                     watch.meter(),
                     Box::new(Helpers::new(env, watch, &upstream.url)),

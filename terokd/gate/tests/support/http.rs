@@ -32,21 +32,25 @@ pub struct HttpServer {
     pub server: Server,
     manner: Arc<Mutex<Manner>>,
     seen: Arc<Mutex<Vec<String>>>,
+    heard: Arc<Mutex<Vec<HashMap<String, String>>>>,
 }
 
 impl HttpServer {
     pub fn start(base: &Path) -> Self {
         let manner = Arc::new(Mutex::new(Manner::default()));
         let seen = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::new(Mutex::new(Vec::new()));
         let (base, how, log) = (base.to_owned(), Arc::clone(&manner), Arc::clone(&seen));
+        let all = Arc::clone(&heard);
         let server = Server::start(move |stream| {
             // Clients hang up when they like.
-            serve(&stream, &base, &how, &log).ok();
+            serve(&stream, &base, &how, &log, &all).ok();
         });
         Self {
             server,
             manner,
             seen,
+            heard,
         }
     }
 
@@ -61,6 +65,13 @@ impl HttpServer {
     /// Methods and paths since the last call.
     pub fn requests(&self) -> Vec<String> {
         std::mem::take(&mut self.seen.lock().unwrap())
+    }
+
+    /// Values of a header (lower case) in all requests since the last call.
+    pub fn header(&self, name: &str) -> Vec<String> {
+        let heard = std::mem::take(&mut *self.heard.lock().unwrap());
+        let values = heard.iter().filter_map(|headers| headers.get(name));
+        values.cloned().collect()
     }
 }
 
@@ -77,6 +88,7 @@ fn serve(
     base: &PathBuf,
     manner: &Mutex<Manner>,
     seen: &Mutex<Vec<String>>,
+    heard: &Mutex<Vec<HashMap<String, String>>>,
 ) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut writer = stream.try_clone()?;
@@ -84,6 +96,7 @@ fn serve(
         seen.lock()
             .unwrap()
             .push(format!("{} {}", request.method, request.path));
+        heard.lock().unwrap().push(request.headers.clone());
         let manner = manner.lock().unwrap().clone();
         let post = request.method == "POST";
         match manner {
