@@ -4,7 +4,7 @@ use crate::refs::Refs;
 use crate::{Control, GateSpec, host_git, layout};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -19,23 +19,34 @@ pub(crate) fn refresh(spec: &GateSpec, control: &Control) -> Result<bool, String
     let Some(cache) = &spec.cache_dir else {
         return Ok(false);
     };
-    let repository = layout::open(&spec.path).map_err(|fault| fault.message)?;
-    let refs = Refs::read(&repository).map_err(|fault| fault.message)?;
-    if refs.heads.is_empty() {
+    let Some(state) = state(spec)? else {
         drop_cache(spec);
         return Ok(false);
-    }
-    let state = state(&repository, &refs);
-    let known = fs::read_to_string(cache.join(STATE)).unwrap_or_default();
-    if known == state && cache.join(".git").is_dir() {
+    };
+    if is_current(cache, &state) {
         return Ok(false);
     }
     let parent = cache.parent().ok_or("it has no place")?;
     layout::private_dir(parent).map_err(|fault| fault.message)?;
     let _lock = lock(cache, control)?;
+    // Somebody else may have done it, and the gate may have changed, while this one waited.
+    let repository = identity(spec);
+    let Some(state) = self::state(spec)? else {
+        drop_cache(spec);
+        return Ok(false);
+    };
+    if is_current(cache, &state) {
+        return Ok(false);
+    }
     let new = sibling(cache, "new");
     crate::make::remove(&new);
-    let cloned = clone(spec, &new, control);
+    let cloned = clone(spec, &new, control).and_then(|()| {
+        if identity(spec) == repository {
+            Ok(())
+        } else {
+            Err("the gate was built anew meanwhile".to_owned())
+        }
+    });
     let noted = cloned.and_then(|()| {
         layout::write(&new.join(STATE), state.as_bytes()).map_err(|fault| fault.message)
     });
@@ -46,10 +57,12 @@ pub(crate) fn refresh(spec: &GateSpec, control: &Control) -> Result<bool, String
     }
     let old = sibling(cache, "old");
     crate::make::remove(&old);
-    let had = cache.symlink_metadata().is_ok();
-    if had {
-        fs::rename(cache, &old)
-            .map_err(|error| format!("cannot set the old clone aside: {error}"))?;
+    match fs::rename(cache, &old) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            crate::make::remove(&new);
+            return Err(format!("cannot set the old clone aside: {error}"));
+        }
+        _ => {}
     }
     if let Err(error) = fs::rename(&new, cache) {
         crate::make::remove(&new);
@@ -73,10 +86,15 @@ fn sibling(cache: &Path, what: &str) -> PathBuf {
     cache.with_file_name(format!(".{name}.{what}"))
 }
 
-/// Branches of the gate and where its `HEAD` points, in short.
-fn state(repository: &gix::Repository, refs: &Refs) -> String {
+/// Branches of the gate and where its `HEAD` points, in short; none if it has no branch.
+fn state(spec: &GateSpec) -> Result<Option<String>, String> {
+    let repository = layout::open(&spec.path).map_err(|fault| fault.message)?;
+    let refs = Refs::read(&repository).map_err(|fault| fault.message)?;
+    if refs.heads.is_empty() {
+        return Ok(None);
+    }
     let mut hash = Sha256::new();
-    hash.update(crate::head::branch(repository).unwrap_or_default());
+    hash.update(crate::head::branch(&repository).unwrap_or_default());
     for (branch, id) in &refs.heads {
         hash.update(b"\n");
         hash.update(branch);
@@ -84,7 +102,21 @@ fn state(repository: &gix::Repository, refs: &Refs) -> String {
         hash.update(id.as_bytes());
     }
     let digest = hash.finalize();
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    Ok(Some(
+        digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+    ))
+}
+
+/// Whether the clone was made from that state.
+fn is_current(cache: &Path, state: &str) -> bool {
+    let known = fs::read_to_string(cache.join(STATE)).unwrap_or_default();
+    known == state && cache.join(".git").is_dir()
+}
+
+/// Which directory is the gate.
+fn identity(spec: &GateSpec) -> Option<(u64, u64)> {
+    let meta = spec.path.symlink_metadata().ok()?;
+    Some((meta.dev(), meta.ino()))
 }
 
 /// Keeps the clone from being copied while it changes.

@@ -17,6 +17,8 @@ pub struct Limits {
     pub inactivity: Duration,
     /// A transfer, as a whole.
     pub total: Duration,
+    /// A transfer into a new gate, as a whole.
+    pub first: Duration,
 }
 
 impl Default for Limits {
@@ -26,16 +28,7 @@ impl Default for Limits {
             ls_refs: Duration::from_secs(30),
             inactivity: Duration::from_secs(120),
             total: Duration::from_secs(30 * 60),
-        }
-    }
-}
-
-impl Limits {
-    /// What a transfer into an empty gate gets.
-    pub fn first_clone() -> Self {
-        Self {
-            total: Duration::from_secs(6 * 3600),
-            ..Self::default()
+            first: Duration::from_secs(6 * 3600),
         }
     }
 }

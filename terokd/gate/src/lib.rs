@@ -46,7 +46,7 @@ pub use pending::{apply_pending, pending};
 pub use promote::{PromoteRequest, promote};
 pub use review::review;
 pub use status::{Facts, facts, recover};
-pub use sync::{SyncOptions, SyncReport, sync};
+pub use sync::{SyncOptions, SyncReport, refresh_cache, sync};
 pub use transport::{
     Advertisement, CliTransport, FetchReport, GitTransport, GixTransport, PinnedKey, RemoteRef,
 };

@@ -15,6 +15,7 @@ impl Run<'_> {
     /// Makes the gate beside its place and renames it there, so that it exists whole or not at all.
     pub(crate) fn make(&mut self, there: bool) -> Result<(), Trouble> {
         layout::private_dir(self.spec.parent())?;
+        self.limits.total = self.limits.first;
         let new = self.spec.beside("reinit");
         let made = self.fill(&new);
         if let Err(trouble) = made {

@@ -42,7 +42,8 @@ pub struct SyncReport {
     pub left: Vec<String>,
 }
 
-/// Brings a gate up to date with its upstream, making it if there is none.
+/// Brings a gate up to date with its upstream, making it if there is none. The clone that seeds tasks is left to
+/// [`refresh_cache`], which needs no right to the gate.
 ///
 /// # Errors
 /// The arguments are wrong, the gate is broken or busy, the disk is full, a program is missing, or it was cancelled.
@@ -63,7 +64,7 @@ pub fn sync(
         transport,
         options,
         selection,
-        limits,
+        limits: *limits,
         control,
         report: SyncReport::default(),
     };
@@ -96,15 +97,28 @@ pub fn sync(
         .map(|update| update.branch.clone())
         .collect();
     result.notes.truncate(MAX_NOTES);
-    if result.success && upstream.is_some() {
-        point("gate.sync.cache");
-        match cache::refresh(spec, control) {
-            Ok(refreshed) => result.cache_refreshed = refreshed,
-            Err(why) => result.cache_error = Some(why),
-        }
-    }
-    result.duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    result.duration_ms = milliseconds(begun);
     Ok(report)
+}
+
+/// Brings the clone that seeds tasks to what a sync has left in the gate. Others may change the gate meanwhile; what goes
+/// wrong is told in the result.
+pub fn refresh_cache(spec: &GateSpec, report: &mut SyncReport, control: &Control) {
+    let result = &mut report.result;
+    if !result.success || result.upstream_url.is_none() {
+        return;
+    }
+    let begun = Instant::now();
+    point("gate.sync.cache");
+    match cache::refresh(spec, control) {
+        Ok(refreshed) => result.cache_refreshed = refreshed,
+        Err(why) => result.cache_error = Some(why),
+    }
+    result.duration_ms = result.duration_ms.saturating_add(milliseconds(begun));
+}
+
+fn milliseconds(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The branches that a caller names, each once.
@@ -145,7 +159,7 @@ pub(crate) struct Run<'a> {
     pub(crate) transport: &'a dyn GitTransport,
     pub(crate) options: &'a SyncOptions,
     pub(crate) selection: Option<BTreeSet<String>>,
-    pub(crate) limits: &'a Limits,
+    pub(crate) limits: Limits,
     pub(crate) control: &'a Control,
     pub(crate) report: SyncReport,
 }
@@ -213,7 +227,7 @@ impl Run<'_> {
             upstream,
             &prefixes,
             &mut choose,
-            self.limits,
+            &self.limits,
             self.control,
         )?;
         Ok((advertised, read?, wanted))
@@ -244,7 +258,7 @@ impl Run<'_> {
         let prefixes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
         let again = self
             .transport
-            .ls_refs(upstream, &prefixes, self.limits, self.control)?;
+            .ls_refs(upstream, &prefixes, &self.limits, self.control)?;
         if again.refs == advertised.refs {
             return Ok(());
         }

@@ -6,9 +6,12 @@ mod support;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Mutex;
+use std::time::Duration;
 use support::gates::{World, at_point, pending_of};
 use terok_gate::{
-    CliTransport, Control, GateSpec, Lag, Limits, PromoteRequest, Reach, SyncOptions, Upstream,
+    Advertisement, CliTransport, Control, FetchReport, GateSpec, GitTransport, GixTransport, Lag,
+    Limits, PromoteRequest, PushError, Reach, RemoteRef, SyncOptions, TransportError, Upstream,
     compare, compare_with_known, facts, poll, promote, review,
 };
 use terok_proto::gate::{
@@ -38,6 +41,67 @@ fn mirrored() -> World {
         ],
     );
     world
+}
+
+/// How long each download may take, as those who ask for it say.
+#[derive(Default)]
+struct Caps(GixTransport, Mutex<Vec<Duration>>);
+
+impl GitTransport for Caps {
+    fn ls_refs(
+        &self,
+        upstream: &Upstream,
+        prefixes: &[&str],
+        limits: &Limits,
+        control: &Control,
+    ) -> Result<Advertisement, TransportError> {
+        self.0.ls_refs(upstream, prefixes, limits, control)
+    }
+
+    fn fetch(
+        &self,
+        repository: &Path,
+        upstream: &Upstream,
+        wants: &[RemoteRef],
+        limits: &Limits,
+        control: &Control,
+    ) -> Result<FetchReport, TransportError> {
+        self.1.lock().unwrap().push(limits.total);
+        self.0.fetch(repository, upstream, wants, limits, control)
+    }
+
+    fn push(
+        &self,
+        repository: &Path,
+        upstream: &Upstream,
+        commit: gix::ObjectId,
+        to: &str,
+        lease: Option<gix::ObjectId>,
+        limits: &Limits,
+        control: &Control,
+    ) -> Result<(), PushError> {
+        self.0
+            .push(repository, upstream, commit, to, lease, limits, control)
+    }
+}
+
+#[test]
+fn a_gate_that_is_made_anew_gets_as_long_as_a_first_one() {
+    let (world, caps) = (World::new(), Caps::default());
+    let asked = |force_reinit| {
+        world.commit_up("main", "more");
+        let options = SyncOptions {
+            force_reinit,
+            ..SyncOptions::default()
+        };
+        assert!(world.sync_by(&caps, &options).unwrap().success);
+        caps.1.lock().unwrap().pop().unwrap()
+    };
+    let hour = Duration::from_secs(3600);
+    assert_eq!(asked(false), 6 * hour, "the first");
+    assert_eq!(asked(false), hour / 2);
+    assert_eq!(asked(true), 6 * hour, "made anew");
+    assert_eq!(asked(false), hour / 2);
 }
 
 #[test]

@@ -38,6 +38,7 @@ use terok_proto::ops::Progress;
 use terok_proto::project::CommitInfo;
 use terok_proto::{Fault, Kind};
 use terok_vault::Vault;
+use tokio::sync::OwnedMutexGuard;
 use tokio_util::sync::CancellationToken;
 
 /// How long `project.check_ssh_key` waits for upstream.
@@ -71,6 +72,13 @@ impl From<ProjectGateSync> for SyncRequest {
 #[derive(Clone, Debug)]
 pub struct Gates {
     inner: Arc<Inner>,
+}
+
+/// A project's gate and the clone of it, which nothing else works on until this is dropped.
+#[derive(Debug)]
+pub struct Held {
+    _gate: OwnedMutexGuard<()>,
+    _cache: OwnedMutexGuard<()>,
 }
 
 #[derive(Debug)]
@@ -190,27 +198,51 @@ impl Gates {
             .control(&subject)
             .with_token(stop)
             .with_progress(move |at| report(progress_of(at)));
-        let existed = gate.is_dir();
         let lock = self.inner.locks.lock(&gate).await;
+        // It may have been deleted meanwhile, and its gate with it.
+        self.still_there(&subject)?;
+        let own = control.clone();
         let outcome = blocking(move || {
-            let limits = if existed {
-                Limits::default()
-            } else {
-                Limits::first_clone()
-            };
+            let limits = Limits::default();
             terok_gate::sync(
                 &spec,
                 upstream.as_ref(),
                 &*transport,
                 &options,
                 &limits,
-                &control,
+                &own,
             )
         })
         .await;
         drop(lock);
+        let outcome = match outcome {
+            Ok(report) => self.refresh_cache(&subject, report, control).await,
+            failed => failed,
+        };
         self.tell_sync(&subject, &request, &outcome).await;
         outcome
+    }
+
+    /// Brings the clone that seeds the project's tasks to what a sync has brought. The gate is free meanwhile.
+    async fn refresh_cache(
+        &self,
+        subject: &Subject,
+        mut report: SyncReport,
+        control: Control,
+    ) -> Result<SyncReport, Fault> {
+        let spec = subject.spec();
+        let Some(cache) = &spec.cache_dir else {
+            return Ok(report);
+        };
+        let _held = self.inner.locks.lock(cache.as_path()).await;
+        if self.still_there(subject).is_err() {
+            return Ok(report);
+        }
+        blocking(move || {
+            terok_gate::refresh_cache(&spec, &mut report, &control);
+            Ok(report)
+        })
+        .await
     }
 
     /// Brings some branches of an existing gate up to date.
@@ -541,9 +573,14 @@ impl Gates {
         }
     }
 
-    /// Waits for a gate, so that nothing else works on it.
-    pub async fn hold(&self, gate: &Path) -> tokio::sync::OwnedMutexGuard<()> {
-        self.inner.locks.lock(gate).await
+    /// Waits for a project's gate and for the clone of it that seeds its tasks, so that nothing else works on them.
+    pub async fn hold(&self, gate: &Path, project: &str) -> Held {
+        let paths = &self.inner.registry.snapshot().paths;
+        let cache = paths.clone_cache_dir.join(project);
+        Held {
+            _gate: self.inner.locks.lock(gate).await,
+            _cache: self.inner.locks.lock(cache).await,
+        }
     }
 
     /// A change inside the repository that needs no upstream.
@@ -576,6 +613,15 @@ impl Gates {
             snapshot: self.inner.registry.snapshot(),
             search_path: self.inner.env.var("PATH").unwrap_or_default().into(),
             config,
+        }
+    }
+
+    /// Fails once the project is gone. One that somebody is breaking in an editor goes on as it was.
+    fn still_there(&self, subject: &Subject) -> Result<(), Fault> {
+        let id = ProjectId::parse(&subject.config.id)?;
+        match self.inner.registry.snapshot().find(&id) {
+            Some(_) => Ok(()),
+            None => self.inner.registry.project(&id).map(drop),
         }
     }
 

@@ -210,11 +210,11 @@ pub async fn delete(
         Ok(config) => {
             let gate = domain.env.normalise(&config.gate_path);
             let _not_built = domain.images.hold(&config.id)?;
-            // Nothing may work on the gate while it goes.
-            let held = domain.gates.hold(&gate).await;
+            // Nothing may work on the gate while it goes, and whoever waits for it has to see that it is gone.
+            let held = domain.gates.hold(&gate, &config.id).await;
             let outcome = delete_now(domain, cx, candidate, options).await;
-            drop(held);
             registry.refresh(&dir).await;
+            drop(held);
             if outcome.is_ok() {
                 domain.gates.gone(&gate).await;
             }

@@ -4,7 +4,7 @@ use super::{alpha, assert_whole, gate, of, project, refused, sync, visible};
 use serde_json::{Value, json};
 use terok_tests::http_git::Answer;
 use terok_tests::proxy::Manner;
-use terok_tests::{Daemon, GitDaemon, HttpGit, Proxy, Sshd, Upstream, World, eventually};
+use terok_tests::{Daemon, GitDaemon, Hold, HttpGit, Proxy, Sshd, Upstream, World, eventually};
 
 /// Begins a sync that nobody waits for; its operation.
 fn begin(daemon: &Daemon, id: &str) -> Value {
@@ -209,4 +209,75 @@ fn a_daemon_that_is_killed_leaves_no_half_gate() {
         .filter(|name| name.contains("reinit") || name.contains("trash") || name.contains("tmp"))
         .collect();
     assert!(names.is_empty(), "{names:?}");
+}
+
+/// The operation as it ended.
+fn ended(daemon: &Daemon, id: &Value) -> Value {
+    eventually("the operation ends", || {
+        let operation = daemon.ok("operation.get", json!({"id": id}));
+        operation["finished_at"].is_string().then_some(operation)
+    })
+}
+
+#[test]
+fn nobody_waits_for_the_clone_that_seeds_tasks_but_a_deletion() {
+    let (world, mut hold) = Hold::at(World::new(), "gate.sync.cache");
+    let Some(up) = Upstream::new(&world, "up") else {
+        return;
+    };
+    alpha(&world, &up.file_url());
+    let daemon = world.start();
+    let syncing = begin(&daemon, "alpha");
+    hold.wait();
+    let cache = world.path("$DATA/sandbox/clone-cache/alpha");
+    assert!(!cache.exists());
+    // Each of these wants the gate for itself.
+    let gate = gate(&world, "alpha");
+    gate.branch("agent", "main");
+    let mine = gate.commit("agent", "mine");
+    let rows = daemon.ok("project.gate.review", of("alpha"));
+    assert_eq!(rows[0]["branch"], "agent", "{rows}");
+    let promote = json!({"project_id": "alpha", "branch": "agent"});
+    daemon.ok("project.gate.promote", promote);
+    assert_eq!(up.head("agent"), mine);
+    daemon.ok("project.gate.prune_backups", of("alpha"));
+    // What is being made would come back.
+    let mut events = daemon.events(json!({"kinds": ["operation.started", "project.removed"]}));
+    let deletion = json!({"project_id": "alpha", "detach": true});
+    let deleting = daemon.ok("delete_project", deletion)["operation_id"].clone();
+    events.next_of("operation.started");
+    hold.release();
+    let synced = ended(&daemon, &syncing);
+    assert_eq!(synced["state"], "succeeded", "{synced}");
+    let deleted = ended(&daemon, &deleting);
+    assert_eq!(deleted["state"], "succeeded", "{deleted}");
+    events.next_about("project.removed", "alpha");
+    assert!(!cache.exists() && !gate.path().exists());
+}
+
+#[test]
+fn a_sync_that_waited_for_a_deletion_makes_no_gate() {
+    let (world, mut hold) = Hold::at(World::new(), "delete.archived");
+    let Some(up) = Upstream::new(&world, "up") else {
+        return;
+    };
+    alpha(&world, &up.file_url());
+    let daemon = world.start();
+    sync(&daemon);
+    let deletion = json!({"project_id": "alpha", "detach": true});
+    let deleting = daemon.ok("delete_project", deletion)["operation_id"].clone();
+    hold.wait();
+    let mut events = daemon.events(json!({"kinds": ["operation.started"]}));
+    let syncing = begin(&daemon, "alpha");
+    events.next_of("operation.started");
+    hold.release();
+    let deleted = ended(&daemon, &deleting);
+    assert_eq!(deleted["state"], "succeeded", "{deleted}");
+    let refused = ended(&daemon, &syncing);
+    assert_eq!(
+        refused["error"]["data"]["kind"], "project_not_found",
+        "{refused}"
+    );
+    assert_no_gate(&world, "alpha");
+    assert!(!world.path("$DATA/sandbox/clone-cache/alpha").exists());
 }

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use terok_gate::{
     Control, GateSpec, GateUrl, GitTransport, GixTransport, Limits, SyncOptions, SyncReport,
-    Upstream, sync,
+    Upstream, refresh_cache, sync,
 };
 use terok_proto::Fault;
 use terok_proto::gate::{GateSyncResult, PendingOp};
@@ -152,14 +152,11 @@ impl World {
     ) -> Result<SyncReport, Fault> {
         let upstream = self.upstream();
         let upstream = self.spec.upstream_url.is_some().then_some(&upstream);
-        sync(
-            &self.spec,
-            upstream,
-            transport,
-            options,
-            &Limits::default(),
-            &Control::new(),
-        )
+        let control = Control::new();
+        let limits = Limits::default();
+        let mut report = sync(&self.spec, upstream, transport, options, &limits, &control)?;
+        refresh_cache(&self.spec, &mut report, &control);
+        Ok(report)
     }
 
     /// Syncs everything, and it has to work.

@@ -43,6 +43,7 @@ pub(crate) fn patient() -> Limits {
         ls_refs: long,
         inactivity: long,
         total: long,
+        first: long,
     }
 }
 
