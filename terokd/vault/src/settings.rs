@@ -81,6 +81,24 @@ impl Settings {
     pub(crate) fn pending_file(&self) -> PathBuf {
         self.state_dir.join("vault-pending.json")
     }
+
+    /// What to say of the directory in which releases before 0.8 kept the vault, if it is there and the one of today is
+    /// not. Nothing is moved by itself: it may be somebody else's.
+    pub(crate) fn leftover_warning(&self) -> Option<String> {
+        let (today, before) = (
+            &self.vault_dir,
+            self.vault_dir.with_file_name("credentials"),
+        );
+        let is_left = today.ends_with("vault") && before.is_dir();
+        (is_left && today.symlink_metadata().is_err()).then(|| {
+            terok_proto::error::printable_line(&format!(
+                "`{}` is left of a release before 0.8 and is not used, and there is no `{}`: rename it to that if it \
+                 holds your vault, or remove it",
+                before.display(),
+                today.display()
+            ))
+        })
+    }
 }
 
 /// The D-Bus connection on which a Secret Service is looked for.

@@ -176,6 +176,12 @@ enum Need {
     Write,
 }
 
+fn warn_of_leftover(settings: &Settings) {
+    if let Some(warning) = settings.leftover_warning() {
+        tracing::warn!("{warning}");
+    }
+}
+
 fn locked() -> Fault {
     Fault::new(Kind::VaultLocked, "the vault is locked")
         .hint("unlock it with `terokctl vault unlock`")
@@ -188,6 +194,7 @@ impl Vault {
         config: Arc<dyn ConfigFile>,
         panicked: impl Fn() -> bool + Send + Sync + 'static,
     ) -> Self {
+        warn_of_leftover(&settings);
         Self {
             inner: Arc::new(Inner {
                 settings: RwLock::new(Arc::new(settings)),
@@ -220,6 +227,9 @@ impl Vault {
         };
         if old == new {
             return;
+        }
+        if old.vault_dir != new.vault_dir {
+            warn_of_leftover(&new);
         }
         let moved = old.vault_dir != new.vault_dir || old.runtime_dir != new.runtime_dir;
         let open = {

@@ -47,8 +47,11 @@ impl Vault {
         };
         let source = open.as_ref().map(|open| open.source());
         let s = Arc::clone(&settings);
-        let on_disk = files::blocking(move || Ok((routes(&s), s.recovery_marker().exists()))).await;
-        let (routes_configured, acknowledged) = on_disk.unwrap_or_default();
+        let on_disk = files::blocking(move || {
+            let acknowledged = s.recovery_marker().exists();
+            Ok((routes(&s), acknowledged, s.leftover_warning()))
+        });
+        let (routes_configured, acknowledged, leftover) = on_disk.await.unwrap_or_default();
         let session_only = source == Some(PassphraseSource::SessionFile);
         let recovery = VaultRecovery {
             acknowledged,
@@ -58,7 +61,10 @@ impl Vault {
         };
         let text = |path: std::path::PathBuf| path.to_string_lossy().into_owned();
         VaultStatus {
-            warnings: warnings(&settings, &recovery),
+            warnings: leftover
+                .into_iter()
+                .chain(warnings(&settings, &recovery))
+                .collect(),
             state,
             recovery,
             mode: ServerMode::Daemon,

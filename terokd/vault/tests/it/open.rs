@@ -51,6 +51,42 @@ async fn a_fresh_machine_works_without_a_question_and_after_a_restart() {
 }
 
 #[tokio::test]
+async fn what_an_old_release_left_is_told_and_not_touched() {
+    let world = World::new();
+    let before = world.dir.path().join("credentials");
+    std::fs::create_dir(&before).unwrap();
+    std::fs::write(before.join("credentials.db"), "old").unwrap();
+    let vault = world.vault();
+    let warnings = settled(&vault).await.warnings;
+    let [warning] = warnings.as_slice() else {
+        panic!("{warnings:?}");
+    };
+    for path in [&before, &world.dir.path().join("vault")] {
+        assert!(warning.contains(path.to_str().unwrap()), "{warning}");
+    }
+    assert!(!world.dir.path().join("vault").exists());
+    // With a vault there is nothing to be missed.
+    vault
+        .provision_key("orion", None, None, false)
+        .await
+        .unwrap();
+    let warnings = settled(&vault).await.warnings;
+    assert!(
+        !warnings.iter().any(|text| text.contains("0.8")),
+        "{warnings:?}"
+    );
+    assert_eq!(
+        std::fs::read(before.join("credentials.db")).unwrap(),
+        b"old"
+    );
+    // Somebody else's directory of that name, beside a vault at a place of the user's choice.
+    let mut settings = world.settings();
+    settings.vault_dir = world.dir.path().join("secrets");
+    let elsewhere = world.vault_with(settings);
+    assert_eq!(settled(&elsewhere).await.warnings, Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn nobody_else_can_read_it_and_a_wide_mode_is_repaired() {
     let world = World::new();
     let vault = world.vault();
