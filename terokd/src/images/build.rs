@@ -7,7 +7,7 @@ use crate::events::Draft;
 use crate::fs;
 use crate::ops::OpCx;
 use serde_json::json;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use terok_config::id::ProjectId;
@@ -456,12 +456,15 @@ impl Images {
     /// Forgets records of images that are gone.
     pub(super) async fn forget_gone(&self) {
         let forgotten = async {
+            let records = &self.inner.records;
+            // Asked first: what somebody else builds meanwhile may not be in the list yet.
+            let known = records.ids().await?;
             let store = self.podman()?.images_now().await?;
-            let there = store
+            let there: BTreeSet<String> = store
                 .iter()
                 .map(|image| format!("sha256:{}", image.id))
                 .collect();
-            self.inner.records.keep_only(&there).await
+            records.forget(known.difference(&there)).await
         };
         if let Err(fault) = forgotten.await {
             tracing::debug!(%fault, "records of images are not tidied");

@@ -81,11 +81,10 @@ impl Records {
         Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
     }
 
-    /// Forgets images that are in no store any more.
-    pub(super) async fn keep_only(&self, there: &BTreeSet<String>) -> Result<(), Fault> {
-        let known = self.ids().await?;
+    /// Forgets images.
+    pub(super) async fn forget(&self, ids: impl Iterator<Item = &String>) -> Result<(), Fault> {
         let mut writer = self.store.writer().await;
-        for gone in known.difference(there) {
+        for gone in ids {
             sqlx::query("DELETE FROM images WHERE image_id = ?")
                 .bind(gone)
                 .execute(&mut *writer)
