@@ -2,7 +2,7 @@
 
 use crate::route;
 use nix::fcntl::{OFlag, open, openat};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, fchmod, fstat};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -35,6 +35,9 @@ impl Base {
             .map_err(|error| Fault::io("resolve", path, &error))?;
         let dir = open(&path, DIRECTORY, Mode::empty())
             .map_err(|error| Fault::io("open", &path, &error.into()))?;
+        if let Err(error) = narrow(&dir) {
+            tracing::warn!(path = %path.display(), %error, "others may have access, and the mode cannot be changed");
+        }
         Ok(Self { path, dir })
     }
 
@@ -49,6 +52,18 @@ impl Base {
         let dir = openat(&self.dir, name, DIRECTORY, Mode::empty())?;
         Ok(Repository { dir })
     }
+}
+
+/// Takes others every right, whoever made the directory.
+fn narrow(dir: &OwnedFd) -> Result<(), nix::Error> {
+    let found = fstat(dir)?;
+    if found.st_mode & 0o077 == 0 {
+        return Ok(());
+    }
+    if found.st_uid != nix::unistd::geteuid().as_raw() {
+        return Err(nix::Error::EPERM);
+    }
+    fchmod(dir, Mode::S_IRWXU)
 }
 
 /// A repository, held open.
@@ -120,6 +135,28 @@ mod tests {
         assert!(real.head().is_err());
         std::os::unix::fs::symlink("/etc/passwd", base.path().join("real.git/HEAD")).unwrap();
         assert!(real.head().is_err());
+    }
+
+    #[test]
+    fn a_base_that_others_may_enter_is_closed() {
+        use std::os::unix::fs::{PermissionsExt as _, symlink};
+        let root = tempfile::tempdir().unwrap();
+        let (base, link) = (root.path().join("gate"), root.path().join("link"));
+        std::fs::create_dir(&base).unwrap();
+        symlink(&base, &link).unwrap();
+        for path in [&base, &link] {
+            std::fs::set_permissions(&base, std::fs::Permissions::from_mode(0o755)).unwrap();
+            Base::open(path).unwrap();
+            let mode = base.metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o7777, 0o700);
+        }
+        if nix::unistd::geteuid().is_root() {
+            std::os::unix::fs::chown(&base, Some(12345), None).unwrap();
+            std::fs::set_permissions(&base, std::fs::Permissions::from_mode(0o755)).unwrap();
+            Base::open(&base).unwrap();
+            let mode = base.metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o7777, 0o755, "somebody else's");
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What a gate looks like on disk: its place, its configuration, its modes, and how it comes into being.
+//! What a gate looks like on disk: its place, its configuration, and how it comes into being.
 //!
 //! Beside what git has in a bare repository: `terok-fetched`, whose age is that of the snapshot; `terok-repacked`, whose age
 //! is the time since everything was packed anew; `terok-locks`, while refs change. A gate works without any of them.
@@ -32,6 +32,12 @@ impl GateSpec {
     /// The directory that the gate is in.
     pub(crate) fn parent(&self) -> &Path {
         self.path.parent().unwrap_or(Path::new("/"))
+    }
+
+    /// Whether it is where gates are.
+    pub(crate) fn is_in_base(&self) -> bool {
+        let base = self.base.canonicalize();
+        base.is_ok_and(|base| base == self.parent())
     }
 
     /// Something beside the gate that is not there yet.
@@ -208,41 +214,6 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Fault> {
         let _ = fs::remove_file(path);
         Fault::io("write", path, &error)
     })
-}
-
-/// Makes a repository and everything below it private, whatever the umask was.
-pub(crate) fn tighten(dir: &Path) -> Result<(), Fault> {
-    let entries = fs::read_dir(dir).map_err(|error| Fault::io("read", dir, &error))?;
-    for entry in entries.flatten() {
-        let (path, Ok(meta)) = (entry.path(), entry.path().symlink_metadata()) else {
-            // Somebody's temporary file.
-            continue;
-        };
-        let now = meta.permissions().mode() & 0o7777;
-        let wanted = if meta.is_dir() {
-            0o700
-        } else if meta.is_file() {
-            if now & 0o222 == 0 {
-                0o400
-            } else {
-                now & 0o700 | 0o600
-            }
-        } else {
-            continue;
-        };
-        if now != wanted {
-            match fs::set_permissions(&path, Permissions::from_mode(wanted)) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Fault::io("change the mode of", &path, &error));
-                }
-                _ => {}
-            }
-        }
-        if meta.is_dir() && path.is_dir() {
-            tighten(&path)?;
-        }
-    }
-    Ok(())
 }
 
 /// Opens a gate as a bare repository that listens to nobody's configuration but its own.

@@ -22,6 +22,7 @@ mod leftover;
 mod lock;
 mod maintenance;
 mod make;
+mod modes;
 mod pending;
 mod plan;
 mod promote;

@@ -29,6 +29,10 @@ fn path_of(gate: &Path) -> PathBuf {
 pub(crate) fn lock(spec: &GateSpec, control: &Control) -> Result<GateLock, Fault> {
     let path = path_of(&spec.path);
     crate::layout::private_dir(spec.parent())?;
+    // A gate may be elsewhere, in a directory that is not ours to close.
+    if spec.is_in_base() {
+        crate::modes::narrow(spec.parent());
+    }
     let mut file = open(&path)?;
     let end = Instant::now() + control.patience();
     while !taken(&file, &path)? {

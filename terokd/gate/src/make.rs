@@ -3,7 +3,7 @@
 use crate::crash::point;
 use crate::refs::{HEADS, Refs, TAGS, UPSTREAM};
 use crate::sync::{Run, Trouble, lied};
-use crate::{GateSpec, cache, layout, maintenance, status, walk};
+use crate::{GateSpec, cache, layout, maintenance, modes, status, walk};
 use gix::ObjectId;
 use std::collections::BTreeMap;
 use std::fs;
@@ -88,7 +88,7 @@ impl Run<'_> {
         self.align_head(&repository, &refs, Some(&remote))?;
         status::note_fetch(new);
         maintenance::begin(new);
-        layout::tighten(new)?;
+        modes::tighten(new);
         if let Ok(dir) = fs::File::open(new) {
             // Where directories cannot be synced, the rename is all there is.
             let _ = dir.sync_all();

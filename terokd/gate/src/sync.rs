@@ -6,7 +6,7 @@ use crate::refs::{ATTIC, CommitError, HEADS, Refs, TAGS, UPSTREAM};
 use crate::remote::{Remote, missing};
 use crate::{
     Advertisement, Control, GateSpec, GitTransport, Limits, TransportError, Upstream, backup,
-    cache, check_branch, layout, lock, maintenance, status, walk,
+    cache, check_branch, layout, lock, maintenance, modes, status, walk,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -176,6 +176,7 @@ impl Run<'_> {
             return self.make(there);
         }
         let repository = layout::open(path)?;
+        modes::claim(path);
         let url = self.spec.upstream_url.as_ref();
         let mirror = layout::align_config(&repository, url, self.upstream.is_some())?;
         let Some(upstream) = self.upstream else {
@@ -322,6 +323,7 @@ impl Run<'_> {
         self.note_refused(&remote);
         let base = self.report.result.clone();
         let mut left: BTreeMap<String, Option<String>> = BTreeMap::new();
+        let mut wrote = fetched;
         for attempt in 1.. {
             self.report.result = base.clone();
             for (branch, held) in &left {
@@ -339,6 +341,7 @@ impl Run<'_> {
             if edits.is_empty() {
                 break;
             }
+            wrote = true;
             let result = edits.commit(&repository);
             refs = Refs::read(&repository)?;
             match result {
@@ -376,8 +379,8 @@ impl Run<'_> {
         {
             self.note(format!("old backups stay for now: {}", fault.message));
         }
-        if fetched || !self.report.result.applied.is_empty() {
-            layout::tighten(repository.git_dir())?;
+        if wrote {
+            modes::tighten(repository.git_dir());
         }
         maintenance::after_sync(self.spec, self.control);
         Ok(())
