@@ -215,14 +215,14 @@ fn keep(updates: &[Update]) -> Result<(), String> {
     // One of them is in the way of another, or of one that is there: one by one, and a little later.
     let mut failed = None;
     for update in lost {
-        let kept =
-            (0..TRIES).try_fold((), |(), later| match create([backup(update, now, later)]) {
-                Ok(()) => Err(None),
-                Err(message) if later + 1 == TRIES => Err(Some(message)),
-                Err(_) => Ok(()),
-            });
-        if let Err(Some(message)) = kept {
-            failed = Some(message);
+        let mut why = String::new();
+        let kept = (0..TRIES).any(|later| {
+            let (name, id) = backup(update, now, later);
+            let created = create([(name.clone(), id)]);
+            created.map_err(|message| why = message).is_ok() || is_at(&name, id)
+        });
+        if !kept {
+            failed = Some(why);
         }
     }
     failed.map_or(Ok(()), Err)
@@ -254,17 +254,24 @@ fn backup(update: &Update, now: Timestamp, later: i64) -> (Vec<u8>, &str) {
     (name, &update.old)
 }
 
-/// Makes refs, all or none. One that is there already with the same tip is as good as made.
+/// Whether a ref is there and has that value.
+fn is_at(name: &[u8], id: &str) -> bool {
+    let mut command = command(&["rev-parse", "--verify", "--quiet"]);
+    command.arg(OsStr::from_bytes(name));
+    feed(command, &[]).is_ok_and(|output| output.stdout.trim_ascii() == id.as_bytes())
+}
+
+/// Makes refs, all or none. What is there stays as it is.
 fn create<'a>(refs: impl IntoIterator<Item = (Vec<u8>, &'a str)>) -> Result<(), String> {
     let mut input = Vec::new();
     let mut seen = HashSet::new();
     for (name, id) in refs {
         if seen.insert(name.clone()) {
-            input.extend_from_slice(b"update ");
+            input.extend_from_slice(b"create ");
             input.extend_from_slice(&name);
             input.push(0);
             input.extend_from_slice(id.as_bytes());
-            input.extend_from_slice(b"\0\0");
+            input.push(0);
         }
     }
     let arguments = [

@@ -113,3 +113,39 @@ async fn what_a_push_loses_is_kept_before_it_is_lost() {
     world.git(&gate, &["fsck", "--strict"]).await;
     world.server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_stays_when_something_else_would_take_its_name() {
+    let world = World::new().await;
+    let token = world.token("alpha", "t1").await;
+    let url = world.url(&token, "alpha");
+    let gate = world.gate_path("alpha");
+    let head = world.git(&gate, &["rev-parse", "main"]).await;
+    let other = world.git(&gate, &["rev-parse", "main~1"]).await;
+    world
+        .git(world.root.path(), &["clone", "-q", &url, "work"])
+        .await;
+    // Backups of another commit whose id begins as that of `main` does, made within the seconds to come.
+    let now = jiff::Timestamp::now().as_second();
+    let mut taken = Vec::new();
+    for second in now..now + 25 {
+        let at = jiff::Timestamp::from_second(second).unwrap();
+        let stamp = at.strftime("%Y%m%dT%H%M%SZ");
+        let name = format!("refs/terok/backup/main/{stamp}-{}", &head[..12]);
+        world.git(&gate, &["update-ref", &name, &other]).await;
+        taken.push(name);
+    }
+    let work = world.path("work");
+    let amend = ["commit", "-q", "--amend", "-m", "rewritten"];
+    world.git(&work, &amend).await;
+    let push = ["push", "-q", "--force", "origin", "HEAD:main"];
+    world.git(&work, &push).await;
+    for name in taken {
+        assert_eq!(world.git(&gate, &["rev-parse", &name]).await, other);
+    }
+    let format = "--format=%(objectname)";
+    let list = ["for-each-ref", format, "refs/terok/backup/main"];
+    let kept = world.git(&gate, &list).await;
+    assert!(kept.contains(&head), "{kept}");
+    world.server.stop().await;
+}
