@@ -35,6 +35,8 @@ impl Git {
         for (key, value) in [
             ("safe.directory", "*"),
             ("transfer.hideRefs", HIDDEN),
+            // What stands there in place of other objects would deceive whoever looks into the gate.
+            ("transfer.hideRefs", "refs/replace"),
             ("core.logAllRefUpdates", "always"),
             ("gc.auto", "0"),
             ("maintenance.auto", "false"),
@@ -128,6 +130,8 @@ impl Git {
             .env("GIT_CONFIG_GLOBAL", "/dev/null")
             .env("GIT_TERMINAL_PROMPT", "0")
             .env("GIT_NO_LAZY_FETCH", "1")
+            // For the hooks too: what is lost is judged by what is there.
+            .env("GIT_NO_REPLACE_OBJECTS", "1")
             .env("GIT_CONFIG_COUNT", self.config.len().to_string());
         for (index, (key, value)) in self.config.iter().enumerate() {
             command.env(format!("GIT_CONFIG_KEY_{index}"), key);

@@ -134,6 +134,7 @@ impl HostEnv {
             .env("LC_ALL", "C")
             .env("GIT_TERMINAL_PROMPT", "0")
             .env("GIT_ASKPASS", "")
+            .env("GIT_NO_REPLACE_OBJECTS", "1")
             .env("GCM_INTERACTIVE", "never")
             .env("GIT_ALLOW_PROTOCOL", upstream.url.protocols());
         if !asks {
@@ -429,6 +430,7 @@ mod tests {
                 ("GCM_INTERACTIVE", "never"),
                 ("GIT_ALLOW_PROTOCOL", "https"),
                 ("GIT_ASKPASS", ""),
+                ("GIT_NO_REPLACE_OBJECTS", "1"),
                 ("GIT_SSL_CAINFO", "/ca"),
                 ("GIT_TERMINAL_PROMPT", "0"),
                 ("HOME", "/home/u"),

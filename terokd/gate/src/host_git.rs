@@ -26,6 +26,7 @@ pub(crate) fn git(spec: &GateSpec, arguments: &[&str]) -> Command {
         .env("LC_ALL", "C")
         .env("GIT_CONFIG_NOSYSTEM", "1")
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_NO_REPLACE_OBJECTS", "1")
         .env("GIT_TERMINAL_PROMPT", "0")
         .current_dir("/")
         .stdin(Stdio::null())

@@ -216,6 +216,9 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Fault> {
     })
 }
 
+/// Objects are what their names say, whatever `refs/replace` has in their place: it may be an agent's.
+pub(crate) const AS_IT_IS: &str = "core.useReplaceRefs=false";
+
 /// Opens a gate as a bare repository that listens to nobody's configuration but its own.
 pub(crate) fn open(path: &Path) -> Result<gix::Repository, Fault> {
     let corrupt = |why: String| {
@@ -238,7 +241,7 @@ pub(crate) fn open(path: &Path) -> Result<gix::Repository, Fault> {
     let options = gix::open::Options::isolated()
         .open_path_as_is(true)
         .with(gix::sec::Trust::Full)
-        .config_overrides(["core.bigFileThreshold=8m"]);
+        .config_overrides(["core.bigFileThreshold=8m", AS_IT_IS]);
     let mut repository =
         gix::open_opts(path, options).map_err(|error| corrupt(format!("{error:#}")))?;
     if repository.object_hash() != gix::hash::Kind::Sha1 {

@@ -1023,3 +1023,53 @@ fn what_belongs_to_somebody_else_stays_as_open_as_it_is() {
     world.sync();
     assert_eq!((mode(&world.spec.base), mode(world.gate())), (0o755, 0o700));
 }
+
+/// An agent that may push refs of any kind could show one history and send another.
+#[test]
+fn a_replaced_object_deceives_nobody() {
+    let world = World::synced();
+    let before = world.head("main").unwrap();
+    let gate = world.gate();
+    // What a human sees of a branch is what is in it.
+    let agent = world.commit_gate("agent", "agent");
+    let innocent = world.commit_gate("innocent", "innocent");
+    let [agent_id, innocent_id] = [agent, innocent].map(|id| id.to_string());
+    world.lab.git(gate, &["replace", &agent_id, &innocent_id]);
+    let [row] = rows(&world, Some("agent")).try_into().unwrap();
+    assert_eq!(row.commits[0].commit_message, "agent");
+    world.lab.git(gate, &["replace", "-d", &agent_id]);
+    // A branch that does not contain upstream's is not pushed over it.
+    let parent = format!("{before}^");
+    world.lab.git(gate, &["branch", "old", &parent]);
+    let old = world.commit_gate("old", "old").to_string();
+    let onto = before.to_string();
+    world.lab.git(gate, &["replace", "--graft", &old, &onto]);
+    for (name, transport) in world.lab.transports() {
+        let fault = promote(
+            &world.spec,
+            &world.upstream(),
+            &*transport,
+            &PromoteRequest {
+                branch: "old".into(),
+                upstream_branch: Some("main".into()),
+                expect_commit: None,
+            },
+            &Limits::default(),
+            &Control::new(),
+        )
+        .unwrap_err();
+        assert_eq!(fault.kind, Kind::PushRejected, "{name}");
+        assert_eq!(world.up_head("main"), before, "{name}");
+    }
+    // And a head is not moved to where its commits are not.
+    let instead = world.rewrite_up("main", "instead").to_string();
+    let up = world.up.to_str().unwrap();
+    world.lab.git(gate, &["fetch", "-q", up, "main"]);
+    world
+        .lab
+        .git(gate, &["replace", "--graft", &instead, &onto]);
+    let result = world.sync();
+    assert_eq!(result.applied, []);
+    assert!(pending_of(&result.pending, "main").lossless);
+    assert_eq!(world.head("main"), Some(before));
+}

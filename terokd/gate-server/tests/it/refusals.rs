@@ -203,3 +203,43 @@ fn no_request_gets_more_than_a_refusal() {
     assert!(listed.status.success());
     runtime.block_on(world.server.stop());
 }
+
+/// With a replacement of its own, a client could show the host another history than the one that is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn replaced_objects_are_refused_and_deceive_nobody() {
+    let world = World::new().await;
+    let token = world.token("alpha", "t1").await;
+    let url = world.url(&token, "alpha");
+    let gate = world.gate_path("alpha");
+    let head = world.git(&gate, &["rev-parse", "main"]).await;
+    world
+        .git(world.root.path(), &["clone", "-q", &url, "work"])
+        .await;
+    let work = world.path("work");
+    world
+        .git(&work, &["commit", "-q", "--amend", "-m", "rewritten"])
+        .await;
+    let new = world.git(&work, &["rev-parse", "HEAD"]).await;
+    world.git(&work, &["replace", "--graft", &new, &head]).await;
+    let replacement = format!("refs/replace/{new}");
+    let push = ["push", "-q", "origin", &replacement];
+    assert!(!world.try_git(&work, &push).await.status.success());
+    // One that came another way: as if nothing of `main` were lost.
+    world
+        .git(
+            &gate,
+            &["fetch", "-q", "../../work", "refs/replace/*:refs/replace/*"],
+        )
+        .await;
+    let push = ["push", "-q", "--force", "origin", "HEAD:main"];
+    world.git(&work, &push).await;
+    let list = [
+        "for-each-ref",
+        "--format=%(objectname)",
+        "refs/terok/backup",
+    ];
+    assert_eq!(world.git(&gate, &list).await, head);
+    let listed = world.git(&work, &["ls-remote", "origin"]).await;
+    assert!(!listed.contains("refs/replace"), "{listed}");
+    world.server.stop().await;
+}

@@ -8,7 +8,9 @@ use super::quarantine::Quarantine;
 use super::session::Session;
 use super::watch::{Meter, Watch};
 use super::{Advertisement, FetchReport, GitTransport, RemoteRef, asked_for, push};
-use crate::{Control, HostEnv, Limits, Phase, Progress, PushError, TransportError, Upstream};
+use crate::{
+    Control, HostEnv, Limits, Phase, Progress, PushError, TransportError, Upstream, layout,
+};
 use gix::ObjectId;
 use gix::bstr::{BString, ByteSlice};
 use gix::error::{ResultExt, message};
@@ -123,7 +125,8 @@ fn receive_into(
     let damaged = |error: gix::Error| {
         TransportError::storage(&format!("{}: {error:#}", repository.display()))
     };
-    let repo = gix::open_opts(repository, gix::open::Options::isolated()).map_err(damaged)?;
+    let options = gix::open::Options::isolated().config_overrides([layout::AS_IT_IS]);
+    let repo = gix::open_opts(repository, options).map_err(damaged)?;
     let quarantine = Quarantine::new(repository)?;
     let bytes = receive(&mut session, &repo, &quarantine, wants, watch)?;
     session.close();

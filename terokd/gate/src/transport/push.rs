@@ -2,7 +2,9 @@
 
 use super::watch::Watch;
 use super::{child, cli};
-use crate::{Control, HostEnv, Limits, Phase, Progress, PushError, TransportError, Upstream};
+use crate::{
+    Control, HostEnv, Limits, Phase, Progress, PushError, TransportError, Upstream, layout,
+};
 use gix::ObjectId;
 use std::path::Path;
 
@@ -85,7 +87,8 @@ fn is_fast_forward(
     let failed = |error: gix::Error| {
         TransportError::storage(&format!("{}: {error:#}", repository.display()))
     };
-    let repo = gix::open_opts(repository, gix::open::Options::isolated()).map_err(failed)?;
+    let options = gix::open::Options::isolated().config_overrides([layout::AS_IT_IS]);
+    let repo = gix::open_opts(repository, options).map_err(failed)?;
     if !repo.has_object(from) {
         return Ok(false);
     }
