@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 const STATE: &str = ".git/terok-gate-state";
 /// How long a clone on this machine may take.
 const LONGEST: Duration = Duration::from_secs(300);
+/// Files that a clone may have.
+const MOST_FILES: u64 = 2_000_000;
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Rebuilds the clone if the gate's branches are not those that it was made from; true if it did.
@@ -148,12 +150,10 @@ fn lock(cache: &Path, control: &Control) -> Result<File, String> {
 /// A clone with hard links to the gate's objects, which nobody changes. Runs nothing of the repository's.
 fn clone(spec: &GateSpec, target: &Path, control: &Control) -> Result<(), String> {
     let arguments = [
-        "-c",
-        // As many as there are processors.
-        "checkout.workers=0",
         "clone",
         "--quiet",
         "--local",
+        "--no-checkout",
         "--no-recurse-submodules",
         "--template=",
         "--",
@@ -162,10 +162,25 @@ fn clone(spec: &GateSpec, target: &Path, control: &Control) -> Result<(), String
     command.arg(&spec.path).arg(target);
     host_git::run(&mut command, LONGEST, control)?;
     // A clone whose HEAD leads nowhere would seed empty workspaces.
-    let options = gix::open::Options::isolated().with(gix::sec::Trust::Full);
+    let options = gix::open::Options::isolated()
+        .with(gix::sec::Trust::Full)
+        .config_overrides([layout::AS_IT_IS]);
     let clone = gix::open_opts(target, options).map_err(|error| format!("{error:#}"))?;
-    clone
-        .head_id()
-        .map(drop)
-        .map_err(|_| "the gate's HEAD names no branch, so there is nothing to check out".to_owned())
+    let head = clone
+        .head_commit()
+        .and_then(|commit| commit.tree_id())
+        .map_err(|_| {
+            "the gate's HEAD names no branch, so there is nothing to check out".to_owned()
+        })?;
+    // A few trees that name each other stand for more files than git has memory for.
+    let files = crate::walk::files(&clone, head.detach()).map_err(|fault| fault.message)?;
+    if files > MOST_FILES {
+        return Err(format!(
+            "the gate's HEAD has {files} files; at most {MOST_FILES} are checked out"
+        ));
+    }
+    // As many as there are processors.
+    let mut command = host_git::git(spec, &["-c", "checkout.workers=0", "-C"]);
+    command.arg(target).args(["reset", "--quiet", "--hard"]);
+    host_git::run(&mut command, LONGEST, control)
 }

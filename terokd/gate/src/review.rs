@@ -19,6 +19,8 @@ use terok_proto::gate::ReviewRow;
 const MAX_COMMITS: usize = 200;
 /// Files whose lines are counted; those beyond count as files only.
 const MAX_FILES: u64 = 10_000;
+/// Entries that are looked at: a few small trees that name each other can stand for more files than anybody can count.
+const MAX_ENTRIES: u64 = 500_000;
 
 /// One row per head with commits that its upstream counterpart lacks, by branch. Upstream is asked first; if it cannot
 /// be, the rows say so.
@@ -202,7 +204,8 @@ struct Extent {
     deletions: u64,
 }
 
-/// Files and lines between two commits; a binary or enormous file counts as a file without lines.
+/// Files and lines between two commits; a binary or enormous file counts as a file without lines. What is too much to be
+/// looked at counts as [`MAX_ENTRIES`] files.
 fn extent(
     repository: &gix::Repository,
     base: Option<ObjectId>,
@@ -222,18 +225,19 @@ fn extent(
     let mut cache = repository
         .diff_resource_cache_for_tree_diff()
         .map_err(|error| fail(&error))?;
-    let mut extent = Extent::default();
+    let (mut extent, mut entries) = (Extent::default(), 0);
     let mut changes = old.changes().map_err(|error| fail(&error))?;
     changes.options(|options| {
         options.track_rewrites(None);
     });
-    changes
+    let looked = changes
         .for_each_to_obtain_tree(&new, |change: gix::object::tree::diff::Change<'_, '_, '_>| -> Result<ControlFlow<()>, gix::Error> {
+            entries += 1;
+            if control.cancelled() || entries > MAX_ENTRIES {
+                return Ok(ControlFlow::Break(()));
+            }
             if change.entry_mode().is_tree() {
                 return Ok(ControlFlow::Continue(()));
-            }
-            if control.cancelled() {
-                return Ok(ControlFlow::Break(()));
             }
             extent.files += 1;
             if extent.files <= MAX_FILES {
@@ -249,8 +253,13 @@ fn extent(
                 cache.clear_resource_cache_keep_allocation();
             }
             Ok(ControlFlow::Continue(()))
-        })
-        .map_err(|error| fail(&error))?;
+        });
     control.check().map_err(Fault::from)?;
+    if entries > MAX_ENTRIES {
+        // Where directories alone are too many, a small number of files would say that there is little to see.
+        extent.files = extent.files.max(MAX_ENTRIES);
+    } else {
+        looked.map_err(|error| fail(&error))?;
+    }
     Ok(extent)
 }

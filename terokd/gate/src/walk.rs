@@ -1,6 +1,7 @@
 //! Questions about history: who is whose ancestor, how many commits lie between.
 
 use gix::ObjectId;
+use std::collections::HashMap;
 use terok_proto::{Fault, Kind};
 
 /// Whether the object is there and a commit.
@@ -55,6 +56,42 @@ pub(crate) fn count(
         commits += 1;
     }
     Ok(commits)
+}
+
+/// How many files a tree stands for. Each tree is read once, however often it is named.
+pub(crate) fn files(repository: &gix::Repository, tree: ObjectId) -> Result<u64, Fault> {
+    let mut known: HashMap<ObjectId, u64> = HashMap::new();
+    // Without recursion: it is an agent who says how deep the trees are.
+    let mut open = vec![tree];
+    while let Some(id) = open.last().copied() {
+        if known.contains_key(&id) {
+            open.pop();
+            continue;
+        }
+        let read = repository.find_tree(id);
+        let read = read.map_err(|error| broken(repository, &error))?;
+        let (mut files, mut all_known) = (0u64, true);
+        for entry in read.iter() {
+            let entry = entry.map_err(|error| broken(repository, &error))?;
+            let below = if entry.mode().is_tree() {
+                known.get(&entry.object_id()).copied()
+            } else {
+                Some(1)
+            };
+            match below {
+                Some(below) => files = files.saturating_add(below),
+                None => {
+                    all_known = false;
+                    open.push(entry.object_id());
+                }
+            }
+        }
+        if all_known {
+            known.insert(id, files);
+            open.pop();
+        }
+    }
+    Ok(known.get(&tree).copied().unwrap_or_default())
 }
 
 /// A history that cannot be read to its end.

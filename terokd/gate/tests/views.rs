@@ -1073,3 +1073,39 @@ fn a_replaced_object_deceives_nobody() {
     assert!(pending_of(&result.pending, "main").lossless);
     assert_eq!(world.head("main"), Some(before));
 }
+
+/// Ten million files in eight trees.
+#[test]
+fn a_tree_that_multiplies_is_looked_at_for_a_while_and_not_checked_out() {
+    let mut world = World::synced();
+    world.spec.cache_dir = Some(world.lab.path("cache/alpha"));
+    assert!(world.sync().cache_refreshed);
+    let gate = world.gate();
+    let blob = world.lab.feed(gate, &["hash-object", "-w", "--stdin"], "x");
+    let mut tree = (0..10)
+        .map(|n| format!("100644 blob {blob}\t{n}\n"))
+        .collect::<String>();
+    for _ in 0..6 {
+        let below = world.lab.feed(gate, &["mktree"], &tree);
+        tree = (0..10)
+            .map(|n| format!("040000 tree {below}\t{n}\n"))
+            .collect();
+    }
+    let tree = world.lab.feed(gate, &["mktree"], &tree);
+    let commit = ["commit-tree", "-m", "many", "-p", "main", &tree];
+    let commit = world.lab.git(gate, &commit);
+    world
+        .lab
+        .git(gate, &["update-ref", "refs/heads/main", &commit]);
+    let [row] = rows(&world, Some("main")).try_into().unwrap();
+    assert_eq!(row.ahead, 1);
+    assert_eq!(row.files_changed, 500_000, "{row:?}");
+    let result = world.try_sync(&SyncOptions::default()).unwrap();
+    assert!(result.success && !result.cache_refreshed, "{result:?}");
+    let why = result.cache_error.unwrap();
+    assert!(why.contains("10000000 files"), "{why}");
+    assert!(
+        world.lab.path("cache/alpha/one").is_file(),
+        "the old one stays"
+    );
+}
