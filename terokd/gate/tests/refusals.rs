@@ -243,6 +243,9 @@ fn host_keys_are_pinned_told_once_and_held() {
             matches!(error, TransportError::HostKeyChanged { .. }),
             "{name}: {error:?}"
         );
+        // Whatever else stands in the file.
+        std::fs::write(&sshd.known_hosts, b"# caf\xe9\n").unwrap();
+        std::fs::set_permissions(&sshd.known_hosts, PermissionsExt::from_mode(0o600)).unwrap();
         let pins = Pins::default();
         let look = |upstream: &Upstream| {
             transport.ls_refs(upstream, &[], &Limits::default(), &pins.control())

@@ -111,15 +111,18 @@ impl Drop for Contact {
 
 fn lines(file: &Path) -> BTreeSet<String> {
     use std::io::Read;
-    let mut text = String::new();
+    let mut text = Vec::new();
+    // Without waiting: a pipe in the file's place would have us wait for its other end.
     let opened = std::fs::OpenOptions::new()
         .read(true)
         .custom_flags(nix::libc::O_NONBLOCK)
         .open(file);
     if let Ok(file) = opened {
         // A file that cannot be read in whole has no news for us; ssh complains by itself.
-        file.take(LIMIT).read_to_string(&mut text).ok();
+        file.take(LIMIT).read_to_end(&mut text).ok();
     }
+    // Comments may be written in anything.
+    let text = String::from_utf8_lossy(&text);
     text.lines().map(|line| line.trim().to_owned()).collect()
 }
 
