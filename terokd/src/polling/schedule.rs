@@ -237,33 +237,23 @@ impl Schedule {
             entry.row.failures,
         );
         let wait = match &outcome.failure {
-            None => {
-                self.hosts.remove(&host);
-                self.jittered(interval)
-            }
-            Some(failure) => {
-                let wait = self.after_failure(interval, failures, failure);
-                match failure.contact {
-                    Contact::Unanswered => {
-                        let in_a_row = self.hosts.entry(host.clone()).or_default();
-                        *in_a_row += 1;
-                        if *in_a_row >= BREAKER {
-                            self.hold_back(gate, &host, now + wait);
-                        }
-                    }
-                    Contact::Answered => {
-                        self.hosts.remove(&host);
-                    }
-                    Contact::NotTried => {}
-                }
-                wait
-            }
+            None => self.jittered(interval),
+            Some(failure) => self.after_failure(interval, failures, failure),
         };
-        let next = now + wait;
+        if let Some(entry) = self.entries.get_mut(gate) {
+            entry.next = Some(now + wait);
+        }
+        match outcome.failure.map(|failure| failure.contact) {
+            None | Some(Contact::Answered) => {
+                self.hosts.remove(&host);
+            }
+            Some(Contact::Unanswered) => self.unanswered(gate, &host, now),
+            Some(Contact::NotTried) => {}
+        }
         let Some(entry) = self.entries.get_mut(gate) else {
             return Settled::default();
         };
-        entry.next = Some(next);
+        let next = entry.next.unwrap_or(now);
         if let Some(Told::Failed { next_poll_at, .. }) = &mut told {
             *next_poll_at = Some(wall_clock(next, now));
         }
@@ -465,29 +455,53 @@ impl Schedule {
         self.remembered.remove(gate);
     }
 
-    /// Others on a host that is down wait for the one that tries it.
-    fn hold_back(&mut self, probe: &Path, host: &str, probe_at: Instant) {
-        for (path, entry) in &mut self.entries {
-            let is_idle = !entry.running && entry.waiting.is_empty();
-            if path != probe && entry.target.host == host && is_idle {
-                let after = probe_at + Duration::from_secs(1);
-                entry.next = entry.next.map(|next| next.max(after));
-            }
+    /// A host that did not answer so often in a row is tried by the gate whose turn comes first, less and less often; the
+    /// others wait for that one. Nobody is tried sooner than he would be.
+    fn unanswered(&mut self, gate: &Path, host: &str, now: Instant) {
+        let in_a_row = self.hosts.entry(host.to_owned()).or_default();
+        *in_a_row += 1;
+        let Some(beyond) = in_a_row.checked_sub(BREAKER) else {
+            return;
+        };
+        let there = self.entries.values().filter(|e| e.target.host == host);
+        let Some(interval) = there.map(|entry| entry.target.interval).min() else {
+            return;
+        };
+        let wait = self.backed_off(interval, beyond);
+        let probe_at = now + self.jittered(wait);
+        let idle = |path: &Path, entry: &Entry| {
+            entry.target.host == host
+                && entry.waiting.is_empty()
+                && (!entry.running || path == gate)
+        };
+        let mut waiting: Vec<&mut Instant> = self
+            .entries
+            .iter_mut()
+            .filter(|(path, entry)| idle(path, entry))
+            .filter_map(|(_, entry)| entry.next.as_mut())
+            .collect();
+        waiting.sort();
+        let mut waiting = waiting.into_iter();
+        let Some(probe) = waiting.next() else { return };
+        *probe = probe_at.max(*probe);
+        let after = *probe + Duration::from_secs(1);
+        for next in waiting {
+            *next = after.max(*next);
         }
     }
 
     fn after_failure(&mut self, interval: Duration, failures: u32, failure: &Failure) -> Duration {
-        let cap =
-            Duration::from_secs(self.limits.backoff_max_minutes.saturating_mul(60)).max(interval);
-        let wait = if failure.is_final() {
-            cap
-        } else {
-            interval
-                .saturating_mul(2_u32.saturating_pow(failures.min(16)))
-                .min(cap)
-        };
+        let wait = self.backed_off(interval, if failure.is_final() { 16 } else { failures });
         self.jittered(wait)
             .max(failure.retry_after.unwrap_or_default())
+    }
+
+    /// An interval doubled so often, up to the longest wait.
+    fn backed_off(&self, interval: Duration, times: u32) -> Duration {
+        let longest = Duration::from_secs(self.limits.backoff_max_minutes.saturating_mul(60));
+        interval
+            .saturating_mul(2_u32.saturating_pow(times.min(16)))
+            .min(longest.max(interval))
     }
 
     fn jittered(&mut self, wait: Duration) -> Duration {

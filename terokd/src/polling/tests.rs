@@ -330,6 +330,33 @@ fn a_host_that_is_down_is_probed_by_one() {
 }
 
 #[test]
+fn one_that_never_works_does_not_keep_a_host_down() {
+    let mut targets: Vec<Target> = (0..5).map(|n| target(&format!("p{n}"), "h", 5)).collect();
+    targets.push(target("slow", "h", 5));
+    let mut world = World::new(targets, PollingKeys::default());
+    world.live(MINUTE * 60 * 12, |target, _| {
+        if target.project_ids == ["slow"] {
+            return failed(StalenessErrorKind::Timeout, None);
+        }
+        found(Relation::Equal, "b")
+    });
+    // Nobody answers any more, and it is the third who is told.
+    let now = world.now;
+    for name in ["p0", "p1", "slow"] {
+        let gate = PathBuf::from(format!("/gates/{name}.git"));
+        let timeout = failed(StalenessErrorKind::Timeout, None);
+        world.schedule.settle(&gate, timeout, now);
+    }
+    let before: usize = (0..5).map(|n| world.count(&format!("p{n}"))).sum();
+    world.live(MINUTE * 6, |_, _| found(Relation::Equal, "b"));
+    let after: usize = (0..5).map(|n| world.count(&format!("p{n}"))).sum();
+    assert!(after > before, "somebody looks within one interval");
+    world.live(MINUTE * 6, |_, _| found(Relation::Equal, "b"));
+    let all: usize = (0..5).map(|n| world.count(&format!("p{n}"))).sum();
+    assert!(all >= before + 4, "and then the others do");
+}
+
+#[test]
 fn a_server_that_says_when_is_obeyed() {
     let mut world = World::new(vec![target("a", "h", 5)], PollingKeys::default());
     let hour = MINUTE * 60;
