@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 const STATE: &str = ".git/terok-gate-state";
 /// How long a clone on this machine may take.
 const LONGEST: Duration = Duration::from_secs(300);
-/// Files that a clone may have.
-const MOST_FILES: u64 = 2_000_000;
+/// Files and directories that a clone may have.
+const MOST_ENTRIES: u64 = 2_000_000;
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Rebuilds the clone if the gate's branches are not those that it was made from; true if it did.
@@ -173,10 +173,10 @@ fn clone(spec: &GateSpec, target: &Path, control: &Control) -> Result<(), String
             "the gate's HEAD names no branch, so there is nothing to check out".to_owned()
         })?;
     // A few trees that name each other stand for more files than git has memory for.
-    let files = crate::walk::files(&clone, head.detach()).map_err(|fault| fault.message)?;
-    if files > MOST_FILES {
+    let entries = crate::walk::entries(&clone, head.detach()).map_err(|fault| fault.message)?;
+    if entries > MOST_ENTRIES {
         return Err(format!(
-            "the gate's HEAD has {files} files; at most {MOST_FILES} are checked out"
+            "the gate's HEAD has {entries} files and directories; at most {MOST_ENTRIES} are checked out"
         ));
     }
     // As many as there are processors.

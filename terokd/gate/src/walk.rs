@@ -58,8 +58,8 @@ pub(crate) fn count(
     Ok(commits)
 }
 
-/// How many files a tree stands for. Each tree is read once, however often it is named.
-pub(crate) fn files(repository: &gix::Repository, tree: ObjectId) -> Result<u64, Fault> {
+/// How many files and directories a tree stands for. Each tree is read once, however often it is named.
+pub(crate) fn entries(repository: &gix::Repository, tree: ObjectId) -> Result<u64, Fault> {
     let mut known: HashMap<ObjectId, u64> = HashMap::new();
     // Without recursion: it is an agent who says how deep the trees are.
     let mut open = vec![tree];
@@ -70,16 +70,18 @@ pub(crate) fn files(repository: &gix::Repository, tree: ObjectId) -> Result<u64,
         }
         let read = repository.find_tree(id);
         let read = read.map_err(|error| broken(repository, &error))?;
-        let (mut files, mut all_known) = (0u64, true);
+        let (mut entries, mut all_known) = (0u64, true);
         for entry in read.iter() {
             let entry = entry.map_err(|error| broken(repository, &error))?;
             let below = if entry.mode().is_tree() {
-                known.get(&entry.object_id()).copied()
+                known
+                    .get(&entry.object_id())
+                    .map(|below| below.saturating_add(1))
             } else {
                 Some(1)
             };
             match below {
-                Some(below) => files = files.saturating_add(below),
+                Some(below) => entries = entries.saturating_add(below),
                 None => {
                     all_known = false;
                     open.push(entry.object_id());
@@ -87,7 +89,7 @@ pub(crate) fn files(repository: &gix::Repository, tree: ObjectId) -> Result<u64,
             }
         }
         if all_known {
-            known.insert(id, files);
+            known.insert(id, entries);
             open.pop();
         }
     }
